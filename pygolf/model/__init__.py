@@ -1,0 +1,1 @@
+"""The one model class of training, adaptation, calibration, scoring and generation."""

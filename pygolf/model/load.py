@@ -1,0 +1,79 @@
+"""A model from an artifact file: the file is the only source of its weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pygolf import ops
+from pygolf._core import ArtifactReader
+from pygolf.config import ModelConfig, build_section
+from pygolf.errors import ConfigError, FormatError
+from pygolf.model.gpt import GPT
+
+
+@dataclass(frozen=True)
+class LoadedArtifact:
+    """The model of an artifact and what its manifest says."""
+
+    model: GPT
+    manifest: dict[str, Any]
+    file_bytes: int
+
+
+def read_manifest(reader: ArtifactReader) -> dict[str, Any]:
+    """The manifest as a dictionary. Raises FormatError if it is not one that pygolf writes."""
+    try:
+        manifest = json.loads(reader.manifest)
+        missing = {"model", "tokenizer", "provenance"} - set(manifest)
+    except (ValueError, TypeError) as error:
+        raise FormatError(f"{reader.path}: the manifest is not a JSON object ({error})") from None
+    if missing:
+        raise FormatError(
+            f"{reader.path}: the manifest lacks {', '.join(sorted(missing))}; this artifact does not hold a pygolf model"
+        )
+    return dict(manifest)
+
+
+def load_artifact(path: Path, device: torch.device) -> LoadedArtifact:
+    """Opens, checks and decodes an artifact into a model on the device.
+
+    Raises IoError (no such file), FormatError and its kinds (damaged, newer version, not a pygolf model).
+    """
+    reader = ArtifactReader(str(path))
+    manifest = read_manifest(reader)
+    try:
+        model = GPT(build_section(ModelConfig, manifest["model"], "model."))
+    except (ConfigError, TypeError) as error:
+        raise FormatError(f"{path}: the manifest's model cannot be built: {error}") from None
+    _check_tensors(path, reader, model)
+    model.to(device)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(read_tensor(reader, name, device).view(parameter.shape))
+    return LoadedArtifact(model, manifest, reader.file_bytes)
+
+
+def read_tensor(reader: ArtifactReader, name: str, device: torch.device) -> Tensor:
+    """One tensor, decoded on the CPU and dequantized on the device, fp32."""
+    info = next(t for t in reader.tensors if t.name == name)
+    if info.encoding == "rows":
+        codes, scales = (torch.from_numpy(a.copy()).to(device) for a in (reader.codes(name), reader.scales(name)))
+        return ops.dequantize(codes, scales)
+    return torch.from_numpy(reader.dequantize(name).copy()).to(device)
+
+
+def _check_tensors(path: Path, reader: ArtifactReader, model: GPT) -> None:
+    found = {t.name: tuple(t.shape) for t in reader.tensors}
+    expected = {name: tuple(p.shape) or (1,) for name, p in model.named_parameters()}
+    for name in sorted(set(found) | set(expected)):
+        if found.get(name) != expected.get(name):
+            raise FormatError(
+                f"{path}: tensor {name} has shape {found.get(name)}, but the manifest's model expects "
+                f"{expected.get(name)}"
+            )

@@ -1,0 +1,92 @@
+"""What a run says while it works: a live bar on a terminal, plain lines elsewhere, and metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+PLAIN_SECONDS = 10.0
+
+
+class Reporter:
+    """Progress of the stages of one run. Silent on ranks other than 0. Use it as a context manager."""
+
+    def __init__(self, metrics: Path | None = None, *, enabled: bool = True) -> None:
+        self._enabled = enabled
+        self._metrics_path = metrics if enabled else None
+        self._metrics: IO[str] | None = None
+        self._console = Console(stderr=True, highlight=False)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._stage = ""
+        self._plain_at = 0.0
+
+    def __enter__(self) -> Reporter:
+        if self._metrics_path is not None:
+            self._metrics_path.parent.mkdir(parents=True, exist_ok=True)
+            self._metrics = self._metrics_path.open("a", encoding="utf-8")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end_stage()
+        if self._metrics is not None:
+            self._metrics.close()
+
+    def stage(self, name: str, total: float) -> None:
+        """Begins a stage of `total` units."""
+        self.end_stage()
+        self._stage, self._plain_at = name, 0.0
+        if self._enabled and self._console.is_terminal:
+            columns = ("[bold]{task.description:<10}", "{task.percentage:>3.0f} %", "{task.fields[note]}")
+            self._bar = Progress(
+                TextColumn(columns[0]),
+                BarColumn(bar_width=24),
+                TextColumn(columns[1]),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn(columns[2]),
+                console=self._console,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(name, total=max(total, 1e-9), note="")
+
+    def advance(self, done: float, total: float, note: str = "", **metrics: Any) -> None:
+        """The stage has done `done` of `total`; `metrics` become a line of metrics.jsonl."""
+        if metrics and self._metrics is not None:
+            self._metrics.write(json.dumps({"stage": self._stage, **metrics}) + "\n")
+            self._metrics.flush()
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, total=max(total, 1e-9), note=note)
+        elif self._enabled and (done >= total or time.monotonic() - self._plain_at >= PLAIN_SECONDS):
+            self._plain_at = time.monotonic()
+            self._console.print(f"{self._stage:<10} {100 * done / max(total, 1e-9):3.0f} %  {note}", markup=False)
+
+    def end_stage(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = self._task = None
+
+    def say(self, text: str) -> None:
+        """One line for people."""
+        if self._enabled:
+            self._console.print(text, markup=False)
+
+
+def keep_metrics_before(path: Path, stage: str, step: int) -> None:
+    """Drops the stage's lines from `step` on: a resumed run writes them again. A last half line is dropped too."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if record.get("stage") != stage or record.get("step", -1) < step:
+            kept.append(line + "\n")
+    path.write_text("".join(kept), encoding="utf-8")
