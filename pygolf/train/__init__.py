@@ -1,0 +1,1 @@
+"""Training under a clock, averaging, checkpoints and adaptation."""

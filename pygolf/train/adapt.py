@@ -1,0 +1,118 @@
+"""Discriminative test-time training before quantization: early blocks move less, late blocks more.
+
+Sources: discriminative fine-tuning, Howard and Ruder, arXiv 1801.06146; parameter-golf PR 1351 (and PR 1306 for flat
+rates with frozen blocks, which `first_block_scale=1, frozen_blocks=2` gives).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pygolf.config import AdaptConfig
+from pygolf.data.loader import to_ids
+from pygolf.errors import ConfigError, NonFiniteLossError
+from pygolf.model.gpt import GPT
+from pygolf.progress import Reporter
+from pygolf.runtime import Runtime
+from pygolf.train.optimizer import Bucket, accumulate_gradients, clip_factor
+from pygolf.train.schedule import adapt_lr_scale, block_lr_scale
+
+ADAM_BETAS = (0.9, 0.999)
+
+
+@dataclass(frozen=True)
+class AdaptResult:
+    """The adapted model and the mean training loss of each epoch, nats per token."""
+
+    model: GPT
+    epoch_losses: list[float]
+
+
+def rate_groups(model: GPT, config: AdaptConfig) -> list[dict[str, object]]:
+    """AdamW groups with their own base rate: one a block, holding every parameter of it, and one for the rest."""
+    blocks = [list(block.parameters()) for block in model.blocks]
+    inside = {id(p) for block in blocks for p in block}
+    scales = [block_lr_scale(i, len(blocks), config) for i in range(len(blocks))]
+    groups: list[dict[str, object]] = [
+        {"params": params, "base_lr": config.lr * scale} for params, scale in zip(blocks, scales, strict=True) if scale
+    ]
+    rest = [p for p in model.parameters() if id(p) not in inside]
+    return [*groups, {"params": rest, "base_lr": config.lr}]
+
+
+def adapt(
+    model: GPT,
+    windows_u16: Tensor,
+    config: AdaptConfig,
+    runtime: Runtime,
+    *,
+    seed: int,
+    microbatch_windows: int,
+    reporter: Reporter,
+) -> AdaptResult:
+    """Trains a copy of the model on windows [N, T + 1]; the given model stays as it is.
+
+    Every rank sees the same windows and takes every W-th of each step. Windows beyond the last whole step of an epoch
+    wait for another epoch's order. Raises NonFiniteLossError if a loss is not finite.
+    """
+    if config.windows_per_step % runtime.world_size:
+        raise ConfigError(
+            f"adapt.windows_per_step {config.windows_per_step} cannot be shared evenly by {runtime.world_size} ranks"
+        )
+    session = _Session(copy.deepcopy(model), config, runtime, microbatch_windows)
+    steps = max(1, len(windows_u16) // config.windows_per_step)
+    reporter.stage("adapt", config.epochs * steps)
+    losses = []
+    for epoch in range(config.epochs):
+        order = torch.randperm(len(windows_u16), generator=torch.Generator().manual_seed(seed + epoch))
+        total = torch.zeros((), device=runtime.device)
+        session.set_rate(adapt_lr_scale(epoch, config))
+        for step, batch in enumerate(order.split(config.windows_per_step)[:steps]):
+            total += session.step(windows_u16[batch])
+            reporter.advance(epoch * steps + step + 1, config.epochs * steps, f"epoch {epoch + 1}")
+        losses.append(_checked(float(total) / steps, epoch))
+        note = f"epoch {epoch + 1}  loss {losses[-1]:.4f}"
+        reporter.advance((epoch + 1) * steps, config.epochs * steps, note, epoch=epoch, loss=losses[-1])
+    return AdaptResult(session.model, losses)
+
+
+def _checked(loss: float, epoch: int) -> float:
+    if not math.isfinite(loss):
+        raise NonFiniteLossError(
+            f"adaptation's loss is {loss} in epoch {epoch + 1}; the weights before it are kept. Lower adapt.lr"
+        )
+    return loss
+
+
+class _Session:
+    """The model being adapted, its optimizer and its collectives."""
+
+    def __init__(self, model: GPT, config: AdaptConfig, runtime: Runtime, microbatch_windows: int) -> None:
+        self.model, self._config, self._runtime = model, config, runtime
+        self._micro_windows = microbatch_windows
+        self._compiled: nn.Module = torch.compile(model, dynamic=False) if runtime.compiled else model
+        groups = rate_groups(model, config)
+        fused = runtime.device.type == "cuda"
+        self._adam = torch.optim.AdamW(groups, lr=config.lr, betas=ADAM_BETAS, weight_decay=0.0, fused=fused)
+        self._bucket = Bucket([p for group in self._adam.param_groups for p in group["params"]], runtime)
+
+    def set_rate(self, scale: float) -> None:
+        for group in self._adam.param_groups:
+            group["lr"] = group["base_lr"] * scale
+
+    def step(self, windows_u16: Tensor) -> Tensor:
+        """One update on the windows of all ranks; returns their mean loss, on the device."""
+        mine = windows_u16[self._runtime.rank :: self._runtime.world_size]
+        self.model.zero_grad(set_to_none=True)
+        share = len(windows_u16) / self._runtime.world_size
+        loss = accumulate_gradients(self._compiled, *to_ids(mine, self._runtime.device), self._micro_windows, share)
+        carried = self._bucket.reduce(loss[None])
+        gradients = [p.grad for group in self._adam.param_groups for p in group["params"] if p.grad is not None]
+        torch._foreach_mul_(gradients, clip_factor(self._bucket.squared_norm().sqrt(), self._config.clip_norm))
+        self._adam.step()
+        return carried[0]

@@ -1,0 +1,142 @@
+"""The whole optimizer of a step: reduction, clipping, Muon for block matrices, AdamW for everything else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pygolf.config import TrainConfig
+from pygolf.model.gpt import GPT, parameter_role
+from pygolf.runtime import Runtime
+from pygolf.train.muon import ParallelMuon
+from pygolf.train.schedule import momentum
+
+ADAM_BETAS = (0.9, 0.95)
+ADAM_EPSILON = 1e-8
+
+
+class Bucket:
+    """Small gradients of all ranks, averaged in one collective, with a few numbers as passengers."""
+
+    def __init__(self, parameters: list[nn.Parameter], runtime: Runtime) -> None:
+        self._parameters, self._runtime = parameters, runtime
+
+    @torch.no_grad()
+    def reduce(self, passengers: Tensor) -> Tensor:
+        """Averages .grad of every parameter in place and returns the passengers' average, fp32 [P]."""
+        if self._runtime.world_size == 1:
+            return passengers
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
+        flat = torch.cat([*(g.flatten() for g in gradients), passengers])
+        self._runtime.sum(flat).div_(self._runtime.world_size)
+        parts = flat.split([g.numel() for g in gradients] + [passengers.numel()])
+        for parameter, part in zip(self._parameters, parts[:-1], strict=True):
+            parameter.grad = part.view_as(parameter)
+        return parts[-1]
+
+    def squared_norm(self) -> Tensor:
+        norms = torch._foreach_norm([p.grad for p in self._parameters if p.grad is not None])
+        return torch.stack(norms).square().sum()
+
+
+@dataclass(frozen=True)
+class StepRates:
+    """Learning-rate factor and momentum of one step."""
+
+    lr_scale: float
+    momentum: float
+
+
+class Optimizer:
+    """Muon and AdamW over one model. Every step: gradients, `reduce`, `step`."""
+
+    def __init__(self, model: GPT, config: TrainConfig, runtime: Runtime) -> None:
+        self._config = config
+        named = dict(model.named_parameters())
+        matrices = {n: p for n, p in named.items() if parameter_role(n) == "matrix"}
+        self._small = {n: p for n, p in named.items() if n not in matrices}
+        self._muon = ParallelMuon(matrices, runtime)
+        self._bucket = Bucket(list(self._small.values()), runtime)
+        self._adam = torch.optim.AdamW(
+            self._adam_groups(),
+            lr=config.scalar_lr,
+            betas=ADAM_BETAS,
+            eps=ADAM_EPSILON,
+            weight_decay=config.weight_decay,
+            fused=runtime.device.type == "cuda",
+        )
+
+    def _adam_groups(self) -> list[dict[str, object]]:
+        tables = [p for n, p in self._small.items() if parameter_role(n) == "table"]
+        others = [p for n, p in self._small.items() if parameter_role(n) != "table"]
+        return [
+            {"params": tables, "base_lr": self._config.embedding_lr},
+            {"params": others, "base_lr": self._config.scalar_lr},
+        ]
+
+    def reduce(self, passengers: Tensor) -> tuple[Tensor, Tensor]:
+        """Averages all gradients over ranks. Returns (norm of the whole gradient, the passengers' average)."""
+        carried = self._bucket.reduce(passengers)
+        return (self._muon.reduce() + self._bucket.squared_norm()).sqrt(), carried
+
+    @torch.no_grad()
+    def step(self, norm: Tensor, rates: StepRates) -> None:
+        """Clips by the norm and moves every weight. No host synchronisation."""
+        clip = clip_factor(norm, self._config.clip_norm)
+        small = [p.grad for p in self._small.values() if p.grad is not None]
+        torch._foreach_mul_(small, clip)
+        matrix_lr = self._config.matrix_lr * rates.lr_scale
+        self._muon.step(clip, matrix_lr, rates.momentum, self._config.weight_decay)
+        for group in self._adam.param_groups:
+            group["lr"] = group["base_lr"] * rates.lr_scale
+        self._adam.step()
+
+    def rates(self, step: int, lr_scale: float) -> StepRates:
+        return StepRates(lr_scale, momentum(step, self._config))
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor of the optimizer by name. A collective: call it on all ranks."""
+        state = self._muon.state()
+        for name, parameter in self._small.items():
+            for key, value in self._adam.state.get(parameter, {}).items():
+                state[f"adam/{key}/{name}"] = value
+        return state
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        self._muon.load(state)
+        for name, parameter in self._small.items():
+            keys = [k for k in ("step", "exp_avg", "exp_avg_sq") if f"adam/{k}/{name}" in state]
+            # A step count stays where AdamW keeps it: on the device if fused, else on the CPU.
+            self._adam.state[parameter] = {
+                k: state[f"adam/{k}/{name}"].clone().to(self._place(k, parameter)) for k in keys
+            }
+
+    def _place(self, key: str, parameter: nn.Parameter) -> torch.device:
+        on_host = key == "step" and not self._adam.defaults["fused"]
+        return torch.device("cpu") if on_host else parameter.device
+
+
+def clip_factor(norm: Tensor, largest: float) -> Tensor:
+    """min(1, largest / norm); 1 if largest is 0."""
+    if largest <= 0:
+        return torch.ones_like(norm)
+    return (largest / (norm + 1e-6)).clamp(max=1.0)
+
+
+def accumulate_gradients(
+    model: nn.Module, ids_NT: Tensor, targets_NT: Tensor, microbatch_windows: int, total_windows: float
+) -> Tensor:
+    """Adds the gradient of (sum of these windows' losses / total_windows) to .grad; returns that sum's value.
+
+    `model` maps (ids, targets) to nats per token; total_windows is a rank's even share of the step.
+    """
+    loss_sum = torch.zeros((), device=ids_NT.device)
+    if not len(ids_NT):
+        return loss_sum
+    for ids, targets in zip(ids_NT.split(microbatch_windows), targets_NT.split(microbatch_windows), strict=True):
+        loss = model(ids, targets).mean() * (len(ids) / total_windows)
+        loss.backward()
+        loss_sum += loss.detach()
+    return loss_sum
