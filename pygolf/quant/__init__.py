@@ -1,0 +1,1 @@
+"""Calibration, GPTQ, size fitting and packing."""

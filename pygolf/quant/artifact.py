@@ -1,0 +1,32 @@
+"""From a quantized model to an artifact file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pygolf._core import ArtifactWriter
+from pygolf.quant.gptq import QuantizedModel
+
+
+def artifact_writer(model: QuantizedModel, manifest: dict[str, Any], zstd_level: int) -> ArtifactWriter:
+    """All tensors of the model in an artifact that is not yet a file."""
+    writer = ArtifactWriter(json.dumps(manifest, sort_keys=True, separators=(",", ":")), zstd_level=zstd_level)
+    for name, matrix in model.matrices.items():
+        writer.add_rows(name, matrix.codes.numpy(), matrix.scales.numpy(), bits=matrix.bits)
+    for name, vector in model.vectors.items():
+        writer.add_dense(name, vector.reshape(vector.shape or (1,)).numpy(), dtype="float16")
+    return writer
+
+
+def packed_bytes(model: QuantizedModel, manifest: dict[str, Any], *, zstd_level: int, threads: int) -> int:
+    """Size of the artifact that `write_artifact` would write."""
+    return len(artifact_writer(model, manifest, zstd_level).serialize(threads=threads))
+
+
+def write_artifact(
+    path: Path, model: QuantizedModel, manifest: dict[str, Any], *, zstd_level: int, threads: int
+) -> int:
+    """Writes the artifact, whole or not at all; returns its bytes. Raises IoError (for one, if the disk is full)."""
+    return int(artifact_writer(model, manifest, zstd_level).write(str(path), threads=threads))

@@ -1,0 +1,127 @@
+"""Codes for a whole model: GPTQ for the block matrices, rounding for tables, fp16 for vectors.
+
+Shapes: a matrix has R rows (outputs) and C columns (inputs); K clip candidates a row.
+Sources: GPTQ, arXiv 2210.17323; the choice among clips by Hessian-weighted error follows RECIPE 6;
+SDClip (clip = k · std), parameter-golf's later records.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pygolf import ops
+from pygolf.config import QuantConfig
+from pygolf.errors import NumericError
+from pygolf.model.gpt import GPT, parameter_role
+from pygolf.progress import Reporter
+from pygolf.quant.hessian import hessian_name
+
+
+@dataclass(frozen=True)
+class QuantizedMatrix:
+    """w ≈ codes · scales: int8 codes [R, C], one fp16 scale a row, on the CPU."""
+
+    codes: Tensor
+    scales: Tensor
+    bits: int
+    error: float
+    """trace((W - Q) H (W - Q)ᵀ); for a rounded table, with H = I."""
+    importance: Tensor
+    """diag H [C]: what an error in a column costs; ones for a table."""
+
+    def dequantize(self) -> Tensor:
+        return ops.dequantize(self.codes, self.scales)
+
+
+@dataclass(frozen=True)
+class QuantizedModel:
+    """All parameters by name: coded matrices and plain fp16 vectors."""
+
+    matrices: dict[str, QuantizedMatrix]
+    vectors: dict[str, Tensor]
+
+    @property
+    def codes(self) -> int:
+        return sum(m.codes.numel() for m in self.matrices.values())
+
+
+def clip_candidates(weight_RC: Tensor, config: QuantConfig) -> Tensor:
+    """Candidate clips of each row, fp32 [K, R]: quantiles of |w| and multiples of the row's standard deviation."""
+    magnitudes = weight_RC.abs()
+    quantiles = torch.tensor(config.clip_quantiles, dtype=weight_RC.dtype)
+    clips = [torch.quantile(magnitudes, quantiles, dim=1)] if len(quantiles) else []
+    deviation = weight_RC.std(dim=1, correction=0)
+    clips += [(k * deviation)[None] for k in config.clip_stds]
+    return torch.cat(clips).contiguous()
+
+
+def quantize_model(
+    model: GPT,
+    hessians: dict[str, Tensor],
+    config: QuantConfig,
+    *,
+    coarseness: float,
+    threads: int,
+    reporter: Reporter,
+) -> QuantizedModel:
+    """Codes of every parameter. `coarseness` multiplies every clip of the block matrices: larger steps, fewer bytes."""
+    named = {name: p.detach().float().cpu() for name, p in model.named_parameters()}
+    matrices: dict[str, QuantizedMatrix] = {}
+    reporter.stage("gptq", sum(p.numel() for n, p in named.items() if parameter_role(n) == "matrix"))
+    done = 0
+    for name, weight in named.items():
+        if parameter_role(name) == "matrix":
+            hessian = hessians[hessian_name(name)].float().cpu()
+            matrices[name] = solve_matrix(name, weight, hessian, config, coarseness, threads, reporter)
+            done += weight.numel()
+            reporter.advance(done, sum(p.numel() for n, p in named.items() if parameter_role(n) == "matrix"))
+        elif parameter_role(name) != "vector":
+            matrices[name] = round_rows(weight, config.table_bits)
+    vectors = {name: p.half() for name, p in named.items() if parameter_role(name) == "vector"}
+    return QuantizedModel(matrices, vectors)
+
+
+def solve_matrix(
+    name: str,
+    weight_RC: Tensor,
+    hessian_CC: Tensor,
+    config: QuantConfig,
+    coarseness: float,
+    threads: int,
+    reporter: Reporter,
+) -> QuantizedMatrix:
+    """GPTQ of one matrix. Says so if the damping had to rise; raises NumericError, naming the matrix, on NaN."""
+    try:
+        solved = ops.gptq_solve(
+            weight_RC,
+            hessian_CC,
+            clip_candidates(weight_RC, config) * coarseness,
+            max_code=2 ** (config.matrix_bits - 1) - 1,
+            damping=config.damping,
+            block_columns=config.block_columns,
+            threads=threads,
+        )
+    except NumericError as error:
+        raise NumericError(f"{name}: {error}") from None
+    if solved.damping > config.damping * 1.01:
+        reporter.say(f"{name}: its Hessian is nearly singular; damping raised to {solved.damping:g}")
+    return QuantizedMatrix(
+        solved.codes,
+        solved.scales,
+        config.matrix_bits,
+        float(solved.error.sum()),
+        hessian_CC.diagonal().clone(),
+    )
+
+
+def round_rows(weight_RC: Tensor, bits: int) -> QuantizedMatrix:
+    """Rounding to nearest with scale max|w| / (2^(bits-1) - 1) in fp16, for tables that have no Hessian."""
+    largest = 2 ** (bits - 1) - 1
+    scales = (weight_RC.abs().amax(dim=1) / largest).half()
+    safe = torch.where(scales == 0, torch.ones_like(scales), scales).float()
+    codes = (weight_RC / safe[:, None]).round().clamp(-largest, largest).to(torch.int8)
+    error = (weight_RC - codes * scales.float()[:, None]).double().square().sum()
+    return QuantizedMatrix(codes, scales, bits, float(error), torch.ones(weight_RC.size(1)))

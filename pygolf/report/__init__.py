@@ -1,0 +1,1 @@
+"""What a run reports: report.json and the tables on the screen."""
