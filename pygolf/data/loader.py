@@ -102,7 +102,7 @@ def to_ids(windows_u16: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Inputs and targets, int64 [N, T] each on the device, of uint16 windows [N, T + 1]."""
     moved = windows_u16.view(torch.int16).to(device, non_blocking=True)
     ids = moved.to(torch.int64) & 0xFFFF
-    return ids[:, :-1], ids[:, 1:]
+    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
 
 class BatchLoader:

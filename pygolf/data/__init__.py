@@ -1,0 +1,1 @@
+"""Text in, tokens out: tokenizer, token shards, bundled corpus, downloads and the batch loader."""
