@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-
-from pygolf import ops
 from pygolf._core import ArtifactReader
 from pygolf.config import ModelConfig, build_section
 from pygolf.errors import ConfigError, FormatError
@@ -55,17 +52,8 @@ def load_artifact(path: Path, device: torch.device) -> LoadedArtifact:
     model.to(device)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(read_tensor(reader, name, device).view(parameter.shape))
+            parameter.copy_(torch.from_numpy(reader.dequantize(name)).view(parameter.shape))
     return LoadedArtifact(model, manifest, reader.file_bytes)
-
-
-def read_tensor(reader: ArtifactReader, name: str, device: torch.device) -> Tensor:
-    """One tensor, decoded on the CPU and dequantized on the device, fp32."""
-    info = next(t for t in reader.tensors if t.name == name)
-    if info.encoding == "rows":
-        codes, scales = (torch.from_numpy(a.copy()).to(device) for a in (reader.codes(name), reader.scales(name)))
-        return ops.dequantize(codes, scales)
-    return torch.from_numpy(reader.dequantize(name).copy()).to(device)
 
 
 def _check_tensors(path: Path, reader: ArtifactReader, model: GPT) -> None:

@@ -1,0 +1,234 @@
+"""Scoring equals brute force: each token's loss from its own forward over exactly the window that should score it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import multiprocessing
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pygolf.data.tokenizer import TokenBytes
+from pygolf.errors import ConfigError, DataError, NumericError
+from pygolf.model.gpt import GPT, initialize
+from pygolf.presets import tiny
+from pygolf.score.sliding import ScoreSums, plan_windows, score_tokens, token_nll
+
+LENGTH, VOCAB_SIZE = 12, 29
+CASES = [
+    (2, 1),
+    (5, 4),  # shorter than a window
+    (12, 4),
+    (13, 4),  # exactly one window
+    (14, 4),
+    (13 + 4, 4),  # exactly one step more
+    (47, 4),
+    (48, 5),
+    (40, 1),
+    (60, 7),
+    (49, 12),  # no overlap, 4 whole windows
+    (53, 12),
+]
+
+
+def make_model() -> GPT:
+    """A small model with every weight away from its initial value."""
+    model = GPT(dataclasses.replace(tiny().model, vocab_size=VOCAB_SIZE, sequence_length=LENGTH))
+    initialize(model, 5)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def make_tokens(count: int) -> NDArray[np.uint16]:
+    return np.random.default_rng(count).integers(0, VOCAB_SIZE, count).astype(np.uint16)
+
+
+def make_token_bytes() -> TokenBytes:
+    """Id 0 is a boundary without bytes; the others have 1 to 5, and the even ones begin with a space."""
+    ids = np.arange(VOCAB_SIZE)
+    return TokenBytes(
+        base_bytes=np.where(ids == 0, 0, 1 + ids % 5).astype(np.int16),
+        leading_space=(ids % 2 == 0) & (ids > 0),
+        is_boundary=ids == 0,
+    )
+
+
+@pytest.fixture(scope="module")
+def model() -> GPT:
+    return make_model()
+
+
+@pytest.fixture(scope="module")
+def token_bytes() -> TokenBytes:
+    return make_token_bytes()
+
+
+def brute_force_nll(model: GPT, tokens: NDArray[np.uint16], stride: int) -> NDArray[np.float64]:
+    """Target by target, one window at a time, without a plan."""
+    targets, losses = len(tokens) - 1, []
+    length = min(model.config.sequence_length, targets)
+    for target in range(targets):
+        end = length
+        while end <= target:
+            end = min(end + stride, targets)
+        window = torch.from_numpy(tokens[end - length : end].astype(np.int64))[None]
+        with torch.no_grad():
+            logits = model.logits(model.hidden(window))[0, target - (end - length)].double()
+        losses.append(-torch.log_softmax(logits, 0)[int(tokens[target + 1])].item())
+    return np.array(losses)
+
+
+@pytest.mark.parametrize(("count", "stride"), CASES)
+def test_every_token_as_by_brute_force(model: GPT, count: int, stride: int) -> None:
+    tokens = make_tokens(count)
+    got = token_nll(model, tokens, stride=stride, batch_tokens=3 * LENGTH)
+    np.testing.assert_allclose(got, brute_force_nll(model, tokens, stride), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, LENGTH, 5 * LENGTH, 10_000])
+def test_sums_do_not_depend_on_the_batch(model: GPT, token_bytes: TokenBytes, batch_tokens: int) -> None:
+    tokens, calls = make_tokens(61), []
+    sums = score_tokens(
+        model,
+        tokens,
+        token_bytes,
+        stride=5,
+        batch_tokens=batch_tokens,
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    assert sums.tokens == 60
+    assert sums.nll == pytest.approx(brute_force_nll(model, tokens, 5).sum(), rel=1e-6)
+    assert sums.bytes == sum(0 if b == 0 else 1 + b % 5 + (b % 2 == 0 and a != 0) for a, b in pairwise(tokens))
+    assert calls == sorted(calls)
+    assert calls[-1] == (60, 60)
+
+
+def test_a_later_token_changes_no_earlier_loss(model: GPT) -> None:
+    tokens = make_tokens(50)
+    before = token_nll(model, tokens, stride=4, batch_tokens=64)
+    for changed in (0, 11, 12, 13, 30, 49):
+        other = tokens.copy()
+        other[changed] = (tokens[changed] + 1) % VOCAB_SIZE
+        after = token_nll(model, other, stride=4, batch_tokens=64)
+        # Target i is token i + 1, so the first loss that may change is that of the changed token itself.
+        assert np.array_equal(after[: max(0, changed - 1)], before[: max(0, changed - 1)])
+        assert after[max(0, changed - 1)] != before[max(0, changed - 1)]
+
+
+@given(count=st.integers(2, 400), length=st.integers(1, 50), data=st.data())
+@settings(max_examples=300, deadline=None)
+def test_plan_scores_every_target_once(count: int, length: int, data: st.DataObject) -> None:
+    stride = data.draw(st.integers(1, length))
+    plan = plan_windows(count, length, stride)
+    scored = [
+        start + position
+        for start, first in zip(plan.starts.tolist(), plan.first_scored.tolist(), strict=True)
+        for position in range(first, plan.length)
+    ]
+    assert scored == list(range(count - 1))
+    assert plan.starts[0] == 0
+    assert plan.starts[-1] + plan.length == count - 1
+    # Every later window moves on by the stride and scores that much; the last one may move by less.
+    steps, widths = np.diff(plan.starts), plan.length - plan.first_scored
+    assert np.array_equal(steps, widths[1:])
+    assert np.all(steps[:-1] == stride)
+    assert np.all((steps > 0) & (steps <= stride))
+
+
+def test_plan_by_hand() -> None:
+    plan = plan_windows(12, 6, 2)  # 11 targets: windows end at 6, 8, 10, 11
+    assert plan.starts.tolist() == [0, 2, 4, 5]
+    assert plan.first_scored.tolist() == [0, 4, 4, 5]
+
+
+def test_bits_per_byte_by_hand() -> None:
+    score = ScoreSums(nll=8 * math.log(2), tokens=4, bytes=16).score()
+    assert score.bpb == pytest.approx(0.5)
+    assert score.val_loss == pytest.approx(2 * math.log(2))
+    assert (score.tokens_scored, score.bytes_scored) == (4, 16)
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 64])
+def test_shares_of_all_ranks_add_up(model: GPT, token_bytes: TokenBytes, world_size: int) -> None:
+    tokens = make_tokens(100)
+
+    def share(rank: int, of: int) -> ScoreSums:
+        return score_tokens(model, tokens, token_bytes, stride=4, batch_tokens=48, rank=rank, world_size=of)
+
+    one, parts = share(0, 1), [share(rank, world_size) for rank in range(world_size)]
+    assert sum(p.nll for p in parts) == pytest.approx(one.nll, rel=1e-9)
+    assert sum(p.tokens for p in parts) == one.tokens
+    assert sum(p.bytes for p in parts) == one.bytes
+    assert max(p.tokens for p in parts) < one.tokens
+
+
+def _score_as_rank(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    sums = score_tokens(
+        make_model(), make_tokens(90), make_token_bytes(), stride=4, batch_tokens=48, rank=rank, world_size=2
+    )
+    (folder / f"rank{rank}.json").write_text(json.dumps(dataclasses.asdict(sums)), encoding="utf-8")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_score_as_one(model: GPT, token_bytes: TokenBytes, tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    workers = [spawn.Process(target=_score_as_rank, args=(rank, tmp_path)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=120)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    one = score_tokens(model, make_tokens(90), token_bytes, stride=4, batch_tokens=48)
+    for rank in range(2):
+        both = ScoreSums(**json.loads((tmp_path / f"rank{rank}.json").read_text(encoding="utf-8")))
+        assert both.nll == pytest.approx(one.nll, rel=1e-9)
+        assert (both.tokens, both.bytes) == (one.tokens, one.bytes)
+
+
+def test_batches_have_few_shapes_and_the_head_sees_scored_positions_only(model: GPT) -> None:
+    shapes, heads = [], []
+
+    class Watched:
+        config, tok_emb = model.config, model.tok_emb
+
+        @staticmethod
+        def nll(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            heads.append(tuple(targets.shape))
+            return model.nll(hidden, targets)
+
+    def hidden(ids: torch.Tensor) -> torch.Tensor:
+        shapes.append(tuple(ids.shape))
+        return model.hidden(ids)
+
+    token_nll(Watched(), make_tokens(13 + 9 * 4 + 2), stride=4, batch_tokens=4 * LENGTH, hidden=hidden)
+    # The first window, nine steps in batches of at most four, the last short step.
+    assert shapes == [(1, 12), (4, 12), (4, 12), (1, 12), (1, 12)]
+    assert heads == [(1, 12), (4, 4), (4, 4), (1, 4), (1, 2)]
+
+
+def test_bad_input_is_named(model: GPT, token_bytes: TokenBytes) -> None:
+    with pytest.raises(DataError, match="1 tokens to score, expected 2 or more"):
+        score_tokens(model, make_tokens(1), token_bytes, stride=4, batch_tokens=48)
+    with pytest.raises(ConfigError, match="stride is 13; use 1 to the window length 12"):
+        score_tokens(model, make_tokens(20), token_bytes, stride=13, batch_tokens=48)
+    tokens = make_tokens(20)
+    tokens[7] = VOCAB_SIZE
+    with pytest.raises(DataError, match="token 7 of the text is 29, expected an id below the model's vocabulary 29"):
+        score_tokens(model, tokens, token_bytes, stride=4, batch_tokens=48)
+    with pytest.raises(NumericError, match="the loss of 3 scored tokens is nan"):
+        ScoreSums(math.nan, 3, 9).score()
+    with pytest.raises(DataError, match="hold 0 bytes"):
+        ScoreSums(1.0, 3, 0).score()
