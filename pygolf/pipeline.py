@@ -131,7 +131,7 @@ class Run:
             "provenance": self._ranges("train", "train", data.train),
             "bpb": self._score(model, 0).bpb,
         }
-        self._finish("train", record)
+        self.finish("train", record)
         checkpoint_path(self.folder).unlink(missing_ok=True)
 
     def adapt(self) -> None:
@@ -139,7 +139,7 @@ class Run:
         settings, model = self.config.adapt, self._load_weights("trained")
         if settings.source == "none":
             self._save_weights("adapted", model, {})
-            self._finish("adapt", {"seconds": {"adapt": 0.0}, "provenance": []})
+            self.finish("adapt", {"seconds": {"adapt": 0.0}, "provenance": []})
             return
         started = time.perf_counter()
         spans = self._adapt_spans()
@@ -163,7 +163,7 @@ class Run:
             "provenance": self._ranges("adapt", split, spans),
             "bpb": self._score(result.model, 0).bpb,
         }
-        self._finish("adapt", record)
+        self.finish("adapt", record)
 
     def quantize(self) -> None:
         """adapted.safetensors -> model.golf, within the byte budget."""
@@ -177,7 +177,7 @@ class Run:
         seconds = {"calibrate": time.perf_counter() - started}
         record = {"seconds": seconds, "provenance": provenance, "code_bytes": code_archive().archive_bytes}
         if self.runtime.is_main:
-            manifest = self._manifest(provenance)
+            manifest = self.manifest(provenance)
             started = time.perf_counter()
             fit = self._fit(model, hessians, manifest, config.quant.budget_bytes - record["code_bytes"])
             manifest["quantization"] = {"coarseness": fit.coarseness, "zeroed": fit.zeroed}
@@ -186,15 +186,15 @@ class Run:
             )
             seconds["quantize"] = time.perf_counter() - started
             record |= {"errors": {name: m.error for name, m in fit.model.matrices.items()}}
-        self._finish("quantize", record)
+        self.finish("quantize", record)
 
     def score(self) -> None:
         """model.golf, validation shards -> report.json. The weights come from the file alone."""
-        text = self._scored_text
+        text = self.scored_text
         unquantized = self._score(self._load_weights("adapted"), self.config.score.stride)
         started = time.perf_counter()
         result = score_file(self.artifact, text, self.config.score, self.runtime, self.reporter)
-        self._finish("score", {"seconds": {"score": time.perf_counter() - started}})
+        self.finish("score", {"seconds": {"score": time.perf_counter() - started}})
         if self.runtime.is_main:
             write_json(self.folder / "report.json", self._report(result, unquantized))
         self.runtime.barrier()
@@ -228,7 +228,7 @@ class Run:
         _set_weights(model, tensors)
         return self._place(model)
 
-    def _finish(self, name: str, record: dict[str, Any]) -> None:
+    def finish(self, name: str, record: dict[str, Any]) -> None:
         """Marks a stage as done; stages behind it are no longer."""
         if self.runtime.is_main:
             before = {s: r for s, r in self.records.items() if STAGES.index(s) < STAGES.index(name)}
@@ -260,7 +260,7 @@ class Run:
         return take_windows(data.holdout, self._length, 0, self.config.data.holdout_windows - calibration)
 
     @cached_property
-    def _scored_text(self) -> Text:
+    def scored_text(self) -> Text:
         """The validation tokens; under val-prefix, those that adaptation did not read."""
         spans = self.data.val
         if self.config.adapt.source == "val-prefix":
@@ -309,7 +309,7 @@ class Run:
 
         return fit_budget(solve, measure, allowed)
 
-    def _manifest(self, calibration: list[dict[str, Any]]) -> dict[str, Any]:
+    def manifest(self, calibration: list[dict[str, Any]]) -> dict[str, Any]:
         sections, records = self.config.sections(), self.records
         return {
             "pygolf": pygolf.__version__,
@@ -325,7 +325,7 @@ class Run:
     def _score(self, model: GPT, stride: int) -> Score:
         """Stride 0: windows without overlap."""
         batch = self.config.score.batch_tokens
-        return score_model(model, self._scored_text, stride, batch, self.runtime, self.reporter)
+        return score_model(model, self.scored_text, stride, batch, self.runtime, self.reporter)
 
     def _report(self, result: FileScore, unquantized: Score) -> dict[str, Any]:
         records = self.records

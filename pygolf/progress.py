@@ -66,6 +66,12 @@ class Reporter:
             self._plain_at = time.monotonic()
             self._console.print(f"{self._stage:<10} {100 * done / max(total, 1e-9):3.0f} %  {note}", markup=False)
 
+    def follow(self, stage: str, done: int, total: int) -> None:
+        """Progress of a stage that names itself with every call."""
+        if stage != self._stage:
+            self.stage(stage, total)
+        self.advance(done, total)
+
     def end_stage(self) -> None:
         if self._bar is not None:
             self._bar.stop()

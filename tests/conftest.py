@@ -13,7 +13,8 @@ from pygolf.config import ModelConfig
 from pygolf.model.gpt import GPT, initialize
 from pygolf.runtime import Runtime
 
-ROOT = Path(__file__).parent.parent
+# One thread: small tensors gain nothing from more, and a busy machine loses much.
+torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -69,3 +70,21 @@ def windows() -> torch.Tensor:
         coin = rng.random(24) < 0.5
         rows[:, i] = np.where(coin, rows[:, i - 1] * 2, rows[:, i - 1] + 1) % 48
     return torch.from_numpy(rows)
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder of real text: two train shards, one val shard, the bundled tokenizer."""
+    from pygolf.data.bundled import BUNDLED, bundled_texts
+    from pygolf.data.dataset import TOKENIZER_NAME
+    from pygolf.data.shards import write_shard
+    from pygolf.data.tokenizer import Tokenizer
+
+    folder = tmp_path_factory.mktemp("data")
+    tokenizer = Tokenizer(BUNDLED / TOKENIZER_NAME)
+    tokens = tokenizer.encode_documents(bundled_texts("val"))
+    (folder / TOKENIZER_NAME).write_bytes((BUNDLED / TOKENIZER_NAME).read_bytes())
+    write_shard(folder / "train_000000.bin", tokens[:20_000])
+    write_shard(folder / "train_000001.bin", tokens[20_000:36_000])
+    write_shard(folder / "val_000000.bin", tokens[40_000:44_000])
+    return folder

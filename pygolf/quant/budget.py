@@ -46,13 +46,13 @@ def fit_budget(
         if size <= allowed:
             return Fit(model, coarseness, 0)
         if size * (1 - PRUNED_AT_MOST) <= allowed:
-            zeroed = _zero_until(model, packed_bytes, allowed)
-            if zeroed is not None:
-                return Fit(zeroed[0], coarseness, zeroed[1])
+            sparser = _zero_until(model, packed_bytes, allowed)
+            if sparser is not None:
+                return Fit(sparser, coarseness, _nonzero(model) - _nonzero(sparser))
         coarseness *= _coarsening(size, allowed, model.codes)
     raise BudgetError(
-        f"the artifact is {size:,} bytes where {max(allowed, 0):,} are left for it: {size - max(allowed, 0):,} too many, "
-        f"with steps {coarseness:.1f} times as large. Raise quant.budget_bytes, lower quant.matrix_bits or "
+        f"the artifact is {size:,} bytes where {max(allowed, 0):,} are left for it: {size - max(allowed, 0):,} too "
+        f"many, with steps {coarseness:.1f} times as large. Raise quant.budget_bytes, lower quant.matrix_bits or "
         f"quant.table_bits, or train a smaller model"
     )
 
@@ -65,7 +65,7 @@ def _coarsening(size: int, allowed: int, codes: int) -> float:
 
 def _zero_until(
     model: QuantizedModel, packed_bytes: Callable[[QuantizedModel], int], allowed: int
-) -> tuple[QuantizedModel, int] | None:
+) -> QuantizedModel | None:
     """Bisects how many ±1 codes to zero, cheapest first; None if all of them are not enough."""
     costs = torch.cat([_unit_costs(m).flatten() for m in model.matrices.values()])
     order = costs[costs.isfinite()].sort().values
@@ -83,7 +83,11 @@ def _zero_until(
             low = middle
         if high - low <= 1 or (size <= allowed and size >= allowed * (1 - CLOSE_ENOUGH)):
             break
-    return (best, high) if best is not None else None
+    return best
+
+
+def _nonzero(model: QuantizedModel) -> int:
+    return sum(int(m.codes.count_nonzero()) for m in model.matrices.values())
 
 
 def _unit_costs(matrix: QuantizedMatrix) -> torch.Tensor:
