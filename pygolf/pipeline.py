@@ -16,16 +16,13 @@ import torch
 from torch import Tensor
 
 import pygolf
-from pygolf.config import RunConfig, RuntimeConfig, ScoreConfig, dump_toml, load_toml
-from pygolf.data.loader import BatchLoader, TokenSpan, read_windows, take_windows, whole_spans
-from pygolf.data.shards import find_shards, shard_digests
-from pygolf.data.splits import RunData, find_tokenizer, join_tokens, limit, open_data, split_prefix
-from pygolf.data.tokenizer import Tokenizer
+from pygolf.config import RunConfig, RuntimeConfig, dump_toml, load_toml
+from pygolf.data.loader import BatchLoader, TokenSpan, read_windows, take_windows
+from pygolf.data.splits import RunData, join_tokens, open_data, split_prefix
 from pygolf.errors import ConfigError, FormatError
 from pygolf.files import read_json, write_bytes, write_json, write_text
-from pygolf.model.generate import generate, sample_windows
-from pygolf.model.gpt import GPT, initialize
-from pygolf.model.load import load_artifact
+from pygolf.model.generate import sample_windows
+from pygolf.model.gpt import GPT, initialize, place
 from pygolf.progress import Reporter, keep_metrics_before
 from pygolf.quant.artifact import packed_bytes, write_artifact
 from pygolf.quant.budget import Fit, fit_budget
@@ -35,7 +32,7 @@ from pygolf.report.report import versions
 from pygolf.runtime import Runtime, launch
 from pygolf.score.provenance import Stage, TokenRange
 from pygolf.score.rules import code_archive
-from pygolf.score.score_file import FileScore, Text, check_tokenizer, score_file, score_model
+from pygolf.score.score_file import FileScore, Text, score_file, score_model
 from pygolf.score.sliding import Score
 from pygolf.tensors import load_tensors, save_tensors
 from pygolf.train.adapt import adapt
@@ -113,7 +110,7 @@ class Run:
     def train(self) -> None:
         """config.toml, shards -> trained.safetensors (averaged weights)."""
         config, data = self.config, self.data
-        model = self._place(GPT(config.model))
+        model = place(GPT(config.model), self.runtime)
         initialize(model, config.seed)
         checkpoint = load_checkpoint(self.folder)
         if self.runtime.is_main:
@@ -175,17 +172,18 @@ class Run:
         )
         self.runtime.synchronize()
         seconds = {"calibrate": time.perf_counter() - started}
-        record = {"seconds": seconds, "provenance": provenance, "code_bytes": code_archive().archive_bytes}
+        code_bytes = code_archive().archive_bytes
+        record: dict[str, Any] = {"seconds": seconds, "provenance": provenance, "code_bytes": code_bytes}
         if self.runtime.is_main:
             manifest = self.manifest(provenance)
             started = time.perf_counter()
-            fit = self._fit(model, hessians, manifest, config.quant.budget_bytes - record["code_bytes"])
+            fit = self._fit(model, hessians, manifest, config.quant.budget_bytes - code_bytes)
             manifest["quantization"] = {"coarseness": fit.coarseness, "zeroed": fit.zeroed}
             write_artifact(
                 self.artifact, fit.model, manifest, zstd_level=config.quant.zstd_level, threads=self._threads
             )
             seconds["quantize"] = time.perf_counter() - started
-            record |= {"errors": {name: m.error for name, m in fit.model.matrices.items()}}
+            record["errors"] = {name: m.error for name, m in fit.model.matrices.items()}
         self.finish("quantize", record)
 
     def score(self) -> None:
@@ -209,10 +207,6 @@ class Run:
     def _threads(self) -> int:
         return self.config.runtime.threads
 
-    def _place(self, model: GPT) -> GPT:
-        model.compute_dtype = self.runtime.compute_dtype
-        return model.to(self.runtime.device)
-
     def _keep_tokenizer(self) -> None:
         """The run folder carries its tokenizer, so that the artifact can be used from there."""
         if self.runtime.is_main:
@@ -226,7 +220,7 @@ class Run:
         model = GPT(self.config.model)
         tensors, _ = load_tensors(self.folder / f"{name}.safetensors")
         _set_weights(model, tensors)
-        return self._place(model)
+        return place(model, self.runtime)
 
     def finish(self, name: str, record: dict[str, Any]) -> None:
         """Marks a stage as done; stages behind it are no longer."""
@@ -356,44 +350,3 @@ def _set_weights(model: GPT, tensors: dict[str, Tensor]) -> None:
 def token_ranges(stage: Stage, split: str, spans: Sequence[TokenSpan], data: RunData) -> list[TokenRange]:
     """Spans as provenance records."""
     return [TokenRange(stage, split, s.path.name, data.digests[s.path], s.begin, s.end) for s in spans]
-
-
-def score_folder(
-    artifact: Path,
-    folder: Path,
-    tokenizer: Path | None,
-    val_tokens: int,
-    settings: ScoreConfig,
-    runtime: Runtime,
-    reporter: Reporter,
-) -> dict[str, Any]:
-    """Scores an artifact on the validation shards of a data folder; returns the figures of report.json."""
-    spans = limit(whole_spans(find_shards(folder, "val")), val_tokens)
-    model_file = tokenizer or find_tokenizer(folder, None)
-    pieces = Tokenizer(model_file)
-    digests = shard_digests([span.path for span in spans])
-    ranges = [TokenRange("score", "val", s.path.name, d, s.begin, s.end) for s, d in zip(spans, digests, strict=True)]
-    text = Text(join_tokens(spans, pieces.vocab_size), pieces, ranges)
-    result = score_file(artifact, text, settings, runtime, reporter)
-    return {**result.to_dict(), "artifact_bytes": artifact.stat().st_size, "code_bytes": code_archive().archive_bytes}
-
-
-def generate_text(
-    artifact: Path,
-    prompt: str,
-    tokenizer: Path | None,
-    runtime: Runtime,
-    *,
-    tokens: int,
-    temperature: float,
-    top_k: int | None,
-    seed: int,
-) -> str:
-    """Text sampled from an artifact, the prompt included."""
-    loaded = load_artifact(artifact, runtime.device)
-    loaded.model.compute_dtype = runtime.compute_dtype
-    pieces = Tokenizer(find_tokenizer(artifact.parent, tokenizer))
-    check_tokenizer(artifact, loaded.manifest, pieces)
-    ids = [pieces.bos_id, *pieces.encode(prompt).tolist()]
-    new = generate(loaded.model, ids, max_new_tokens=tokens, temperature=temperature, top_k=top_k, seed=seed)
-    return pieces.decode([*ids, *new[0].tolist()])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib.util import find_spec
 
 import torch
 import torch.distributed as dist
@@ -26,6 +27,7 @@ class Runtime:
     rank: int = 0
     world_size: int = 1
     compiled: bool = False
+    attention: str = "sdpa"
 
     @property
     def is_main(self) -> bool:
@@ -64,6 +66,8 @@ def launch(config: RuntimeConfig) -> Iterator[Runtime]:
     """The runtime of this process. Joins torchrun's process group if there is one and leaves it at the end."""
     world_size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     device = _device(config)
+    if config.attention == "flash" and (device.type != "cuda" or find_spec("flash_attn") is None):
+        raise ConfigError("runtime.attention is flash, which needs CUDA and 'pip install pygolf[flash]'; use sdpa")
     if config.threads > 0:
         torch.set_num_threads(config.threads)
     if world_size > 1:
@@ -71,7 +75,7 @@ def launch(config: RuntimeConfig) -> Iterator[Runtime]:
         dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
     compiled = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
     try:
-        yield Runtime(device, rank, world_size, compiled)
+        yield Runtime(device, rank, world_size, compiled, config.attention)
     finally:
         if world_size > 1:
             dist.destroy_process_group()

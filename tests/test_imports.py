@@ -17,7 +17,7 @@ ROWS = [
     ["data", "model"],
     ["train", "quant", "score"],
     ["report"],
-    ["pipeline"],
+    ["pipeline", "standalone"],
     ["commands"],
     ["cli"],
     ["__main__"],

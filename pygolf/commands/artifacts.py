@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
+from tyro.conf import Positional
 
 from pygolf.config import RuntimeConfig, ScoreConfig
 from pygolf.files import write_json
 
-Positional = tyro.conf.Positional
 Device = Literal["auto", "cpu", "cuda"]
 
 # torch and the pipeline are imported inside the functions, so that --help answers at once.
@@ -35,15 +35,16 @@ def score(arguments: Sequence[str]) -> None:
 
         Args:
             artifact: the .golf file.
-            data: folder with val shards; its *.model is the tokenizer unless --tokenizer or the artifact's folder has one.
-            tokenizer: SentencePiece model.
+            data: folder with val shards and the tokenizer.
+            tokenizer: SentencePiece model, if it is not the only *.model of the data folder.
             val_tokens: tokens to score from the start of the split; 0 for all.
             device: where to run.
             json_out: also write the figures to this file.
             settings: the window.
         """
-        from pygolf.pipeline import launched, score_folder
+        from pygolf.pipeline import launched
         from pygolf.report.report import figures_table
+        from pygolf.standalone import score_folder
 
         with launched(RuntimeConfig(device=device)) as (runtime, reporter):
             figures = score_folder(artifact, data, tokenizer, val_tokens, settings, runtime, reporter)
@@ -107,7 +108,8 @@ def generate(arguments: Sequence[str]) -> None:
             tokenizer: SentencePiece model; default: the *.model beside the artifact.
             device: where to run.
         """
-        from pygolf.pipeline import generate_text, launched
+        from pygolf.pipeline import launched
+        from pygolf.standalone import generate_text
 
         with launched(RuntimeConfig(device=device, compile="off")) as (runtime, _):
             print(

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tyro
-
-Positional = tyro.conf.Positional
+from tyro.conf import Positional
 
 
 def shard(arguments: Sequence[str]) -> None:

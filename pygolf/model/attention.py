@@ -85,6 +85,25 @@ def attend(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor) -> Tensor:
         )
 
 
+def attend_flash(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor) -> Tensor:
+    """`attend` by flash-attn-4 for whole windows on CUDA; it compiles its own kernels, so torch.compile stays out."""
+    if q_BHTE.size(2) != k_BKSE.size(2) or q_BHTE.size(2) == 1:
+        return attend(q_BHTE, k_BKSE, v_BKSE)
+    output: Tensor = torch.compiler.disable(_flash_window)(q_BHTE, k_BKSE, v_BKSE)
+    return output
+
+
+def _flash_window(q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor) -> Tensor:
+    from flash_attn.cute import flash_attn_func
+
+    result = flash_attn_func(*(x.transpose(1, 2) for x in (q_BHTE, k_BKTE, v_BKTE)), causal=True)
+    output_BTHE: Tensor = result[0] if isinstance(result, tuple) else result  # some versions return (output, lse)
+    return output_BTHE.transpose(1, 2)
+
+
+ATTENTION = {"sdpa": attend, "flash": attend_flash}
+
+
 class CausalSelfAttention(nn.Module):
     """One attention layer. Sources: GQA arXiv 2305.13245, RoPE arXiv 2104.09864, QK-norm arXiv 2010.04245,
     XSA parameter-golf PR 549 and its successors."""
@@ -97,6 +116,7 @@ class CausalSelfAttention(nn.Module):
         self.v = Linear(config.width, config.kv_heads * config.head_width)
         self.out = Linear(config.heads * config.head_width, config.width)
         self.q_gain = nn.Parameter(torch.full((config.heads,), config.q_gain))
+        self.attend = attend
 
     def forward(
         self,
@@ -119,7 +139,7 @@ class CausalSelfAttention(nn.Module):
         q, keys, values = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if cache is not None:
             keys, values = extend(cache, keys, values, start)
-        y = attend(q, keys, values).transpose(1, 2)
+        y = self.attend(q, keys, values).transpose(1, 2)
         y = remove_own_value(y, v)
         return self.out(y.reshape(b, t, self.heads * self.head_width))
 

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pygolf.config import ModelConfig
-from pygolf.model.attention import CausalSelfAttention, LayerCache, Linear, rms_norm, rotary_tables
+from pygolf.model.attention import ATTENTION, CausalSelfAttention, LayerCache, Linear, rms_norm, rotary_tables
+from pygolf.runtime import Runtime
 
 
 class MLP(nn.Module):
@@ -100,7 +101,7 @@ class Cache:
 
 
 class GPT(nn.Module):
-    """The model of RECIPE section 3 for any ModelConfig; `compute_dtype` is set by the runtime."""
+    """The model of RECIPE section 3 for any ModelConfig; `place` sets where and how it runs."""
 
     cos: Tensor
     sin: Tensor
@@ -179,6 +180,15 @@ class GPT(nn.Module):
         ]
         no_id = torch.full((batch, 1), -1, device=device, dtype=torch.long)
         return Cache(layers, no_id, torch.zeros(batch, 1, c.width, device=device, dtype=dtype))
+
+
+def place(model: GPT, runtime: Runtime) -> GPT:
+    """Moves the model to where it runs and sets the precision and the attention kernel that it uses there."""
+    model.compute_dtype = runtime.compute_dtype
+    for module in model.modules():
+        if isinstance(module, CausalSelfAttention):
+            module.attend = ATTENTION[runtime.attention]
+    return model.to(runtime.device)
 
 
 Role = Literal["matrix", "projection", "table", "vector"]

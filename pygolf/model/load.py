@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from pygolf._core import ArtifactReader
 from pygolf.config import ModelConfig, build_section
 from pygolf.errors import ConfigError, FormatError
-from pygolf.model.gpt import GPT
+from pygolf.model.gpt import GPT, place
+from pygolf.runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,13 @@ def read_manifest(reader: ArtifactReader) -> dict[str, Any]:
         raise FormatError(f"{reader.path}: the manifest is not a JSON object ({error})") from None
     if missing:
         raise FormatError(
-            f"{reader.path}: the manifest lacks {', '.join(sorted(missing))}; this artifact does not hold a pygolf model"
+            f"{reader.path}: the manifest lacks {', '.join(sorted(missing))}; it does not hold a pygolf model"
         )
     return dict(manifest)
 
 
-def load_artifact(path: Path, device: torch.device) -> LoadedArtifact:
-    """Opens, checks and decodes an artifact into a model on the device.
+def load_artifact(path: Path, runtime: Runtime) -> LoadedArtifact:
+    """Opens, checks and decodes an artifact into a model that is ready to run.
 
     Raises IoError (no such file), FormatError and its kinds (damaged, newer version, not a pygolf model).
     """
@@ -49,11 +51,10 @@ def load_artifact(path: Path, device: torch.device) -> LoadedArtifact:
     except (ConfigError, TypeError) as error:
         raise FormatError(f"{path}: the manifest's model cannot be built: {error}") from None
     _check_tensors(path, reader, model)
-    model.to(device)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(torch.from_numpy(reader.dequantize(name)).view(parameter.shape))
-    return LoadedArtifact(model, manifest, reader.file_bytes)
+    return LoadedArtifact(place(model, runtime), manifest, reader.file_bytes)
 
 
 def _check_tensors(path: Path, reader: ArtifactReader, model: GPT) -> None:

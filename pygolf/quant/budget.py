@@ -50,9 +50,10 @@ def fit_budget(
             if sparser is not None:
                 return Fit(sparser, coarseness, _nonzero(model) - _nonzero(sparser))
         coarseness *= _coarsening(size, allowed, model.codes)
+    excess = size - max(allowed, 0)
     raise BudgetError(
-        f"the artifact is {size:,} bytes where {max(allowed, 0):,} are left for it: {size - max(allowed, 0):,} too "
-        f"many, with steps {coarseness:.1f} times as large. Raise quant.budget_bytes, lower quant.matrix_bits or "
+        f"the artifact is {size:,} bytes where {max(allowed, 0):,} are left for it: {excess:,} too many, "
+        f"with steps {coarseness:.1f} times as large. Raise quant.budget_bytes, lower quant.matrix_bits or "
         f"quant.table_bits, or train a smaller model"
     )
 

@@ -65,8 +65,7 @@ def score_file(path: Path, text: Text, config: ScoreConfig, runtime: Runtime, re
     Raises IoError or FormatError for a missing or damaged file and ConfigError for a tokenizer that is not the
     artifact's.
     """
-    loaded = load_artifact(path, runtime.device)
-    loaded.model.compute_dtype = runtime.compute_dtype
+    loaded = load_artifact(path, runtime)
     check_tokenizer(path, loaded.manifest, text.tokenizer)
     stride = min(config.stride, loaded.model.config.sequence_length)
     sliding = score_model(loaded.model, text, stride, config.batch_tokens, runtime, reporter)

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pygolf.config import AdaptConfig
 from pygolf.data.loader import to_ids
@@ -19,7 +19,7 @@ from pygolf.errors import ConfigError, NonFiniteLossError
 from pygolf.model.gpt import GPT
 from pygolf.progress import Reporter
 from pygolf.runtime import Runtime
-from pygolf.train.optimizer import Bucket, accumulate_gradients, clip_factor
+from pygolf.train.optimizer import Bucket, LossFunction, accumulate_gradients, clip_factor
 from pygolf.train.schedule import adapt_lr_scale, block_lr_scale
 
 ADAM_BETAS = (0.9, 0.999)
@@ -95,7 +95,7 @@ class _Session:
     def __init__(self, model: GPT, config: AdaptConfig, runtime: Runtime, microbatch_windows: int) -> None:
         self.model, self._config, self._runtime = model, config, runtime
         self._micro_windows = microbatch_windows
-        self._compiled: nn.Module = torch.compile(model, dynamic=False) if runtime.compiled else model
+        self._compiled: LossFunction = torch.compile(model, dynamic=False) if runtime.compiled else model
         groups = rate_groups(model, config)
         fused = runtime.device.type == "cuda"
         self._adam = torch.optim.AdamW(groups, lr=config.lr, betas=ADAM_BETAS, weight_decay=0.0, fused=fused)

@@ -103,8 +103,9 @@ class ParallelMuon:
                 work.wait()
             rows, columns = group.momentum_MRC.shape[1:]
             scale = lr * max(1.0, rows / columns) ** 0.5
-            torch._foreach_mul_(group.parameters, 1.0 - lr * weight_decay)
-            torch._foreach_add_(group.parameters, list(update_NRC[: len(group.names)].unbind()), alpha=-scale)
+            weights: list[Tensor] = [*group.parameters]
+            torch._foreach_mul_(weights, 1.0 - lr * weight_decay)
+            torch._foreach_add_(weights, list(update_NRC[: len(weights)].unbind()), alpha=-scale)
 
     def _start_update(self, group: _Group, clip: Tensor, momentum: float) -> tuple[Tensor, dist.Work | None]:
         gradient = group.gradient_MRC.mul_(clip)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,9 @@ from pygolf.train.schedule import momentum
 
 ADAM_BETAS = (0.9, 0.95)
 ADAM_EPSILON = 1e-8
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+"""Ids and targets [N, T] -> nats of every target [N, T]: a model, or a compiled one."""
 
 
 class Bucket:
@@ -126,7 +130,11 @@ def clip_factor(norm: Tensor, largest: float) -> Tensor:
 
 
 def accumulate_gradients(
-    model: nn.Module, ids_NT: Tensor, targets_NT: Tensor, microbatch_windows: int, total_windows: float
+    model: LossFunction,
+    ids_NT: Tensor,
+    targets_NT: Tensor,
+    microbatch_windows: int,
+    total_windows: float,
 ) -> Tensor:
     """Adds the gradient of (sum of these windows' losses / total_windows) to .grad; returns that sum's value.
 

@@ -1,0 +1,63 @@
+"""The flash path is laid out as flash-attn wants it, and is only taken for whole windows."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pygolf.config import RuntimeConfig
+from pygolf.errors import ConfigError
+from pygolf.model.attention import attend, attend_flash
+from pygolf.runtime import launch
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Stands in for flash_attn.cute: [B, T, heads, E] in and out, causal, grouped queries; records the shapes."""
+    seen: list[tuple[int, ...]] = []
+
+    def flash_attn_func(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Any:
+        assert causal
+        seen.append(tuple(q.shape))
+        groups = q.size(2) // k.size(2)
+        k, v = k.repeat_interleave(groups, 2), v.repeat_interleave(groups, 2)
+        scores = torch.einsum("bthe,bshe->bhts", q, k) / q.size(-1) ** 0.5
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+        weights = scores.masked_fill(future, -torch.inf).softmax(-1)
+        return torch.einsum("bhts,bshe->bthe", weights, v), scores.logsumexp(-1)
+
+    package, module = ModuleType("flash_attn"), ModuleType("flash_attn.cute")
+    module.flash_attn_func = flash_attn_func  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "flash_attn", package)
+    monkeypatch.setitem(sys.modules, "flash_attn.cute", module)
+    return seen
+
+
+def heads(t: int, s: int) -> tuple[Tensor, Tensor, Tensor]:
+    g = torch.Generator().manual_seed(0)
+    return torch.randn(2, 4, t, 8, generator=g), *(torch.randn(2, 2, s, 8, generator=g) for _ in range(2))
+
+
+def test_flash_gives_what_sdpa_gives(calls: list[tuple[int, ...]]) -> None:
+    qkv = heads(7, 7)
+    torch.testing.assert_close(attend_flash(*qkv), attend(*qkv), atol=1e-5, rtol=1e-5)
+    assert calls == [(2, 7, 4, 8)]
+
+
+@pytest.mark.parametrize(("t", "s"), [(1, 7), (3, 7), (1, 1)])
+def test_decoding_with_a_cache_stays_with_sdpa(t: int, s: int, calls: list[tuple[int, ...]]) -> None:
+    qkv = heads(t, s)
+    assert torch.equal(attend_flash(*qkv), attend(*qkv))
+    assert not calls
+
+
+def test_flash_without_cuda_or_package_says_what_to_install() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(ConfigError, match=r"pip install pygolf\[flash\]"), launch(RuntimeConfig(attention="flash")):
+        pass
