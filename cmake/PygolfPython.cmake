@@ -1,6 +1,11 @@
 # The two extension modules. _core is pybind11 without torch; _ops is torch's stable ABI without pybind11,
 # one binary for every torch >= 2.10 and every Python >= 3.11.
 
+if(CMAKE_VERSION VERSION_LESS 3.26)
+  message(FATAL_ERROR "The Python modules need CMake 3.26 or newer (Development.SABIModule), but this is "
+                      "${CMAKE_VERSION}. 'pip install .' fetches a newer one by itself; for a build by hand "
+                      "use 'pip install cmake', or leave the modules out with -DPYGOLF_BUILD_PYTHON=OFF.")
+endif()
 find_package(Python 3.11 REQUIRED COMPONENTS Interpreter Development.Module Development.SABIModule)
 find_package(pybind11 CONFIG QUIET)
 if(NOT pybind11_FOUND)

@@ -222,6 +222,8 @@ class QuantConfig:
     """Candidate clips of a row: multiples of its standard deviation (SDClip)."""
     budget_bytes: int = BUDGET_BYTES
     """Most bytes of artifact and code together."""
+    codec: Literal["entropy", "bytes-zstd", "bitpack"] = "entropy"
+    """Codec of the codes: the adaptive entropy coder, one byte a code with zstd, or plain bit packing."""
     zstd_level: int = 22
     """Compression level of sections coded with zstd."""
 

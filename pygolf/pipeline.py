@@ -179,9 +179,7 @@ class Run:
             started = time.perf_counter()
             fit = self._fit(model, hessians, manifest, config.quant.budget_bytes - code_bytes)
             manifest["quantization"] = {"coarseness": fit.coarseness, "zeroed": fit.zeroed}
-            write_artifact(
-                self.artifact, fit.model, manifest, zstd_level=config.quant.zstd_level, threads=self._threads
-            )
+            write_artifact(self.artifact, fit.model, manifest, config.quant, self._threads)
             seconds["quantize"] = time.perf_counter() - started
             record["errors"] = {name: m.error for name, m in fit.model.matrices.items()}
         self.finish("quantize", record)
@@ -299,7 +297,7 @@ class Run:
                 **manifest,
                 "quantization": {"coarseness": 1.2345678901234567, "zeroed": quantized.codes},
             }
-            return packed_bytes(quantized, draft, zstd_level=settings.zstd_level, threads=self._threads)
+            return packed_bytes(quantized, draft, settings, self._threads)
 
         return fit_budget(solve, measure, allowed)
 

@@ -31,7 +31,7 @@ def demo() -> RunConfig:
     """A small model on the bundled corpus, trained and packed in minutes on two CPU cores."""
     return RunConfig(
         name="demo",
-        data=DataConfig(path=Path("runs/demo-data"), holdout_windows=160, val_tokens=32_769),
+        data=DataConfig(path=Path("runs/demo-data"), holdout_windows=160),
         model=ModelConfig(
             layers=5,
             width=128,

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "pygolf/bitpack.hpp"
+#include "pygolf/entropy.hpp"
 #include "pygolf/error.hpp"
 #include "pygolf/float16.hpp"
 #include "zstd.hpp"
@@ -98,6 +99,40 @@ void zstd_decode(View stored, const SectionContext& context, Buffer plain) {
     join_planes(planes, context.element_bytes, plain);
 }
 
+// --- adaptive entropy coder ---
+
+StoredSize entropy_size(const SectionContext& context) {
+    return {(context.plain_bytes + kMaxCodesPerByte - 1) / kMaxCodesPerByte, false};
+}
+
+// fp16 bits are about a logarithm: 16 steps an octave when the lowest six go.
+std::vector<std::int16_t> row_factors(const SectionContext& context) {
+    std::vector<std::int16_t> factors(context.scales.size());
+    std::ranges::transform(context.scales, factors.begin(),
+                           [](std::uint16_t scale) { return static_cast<std::int16_t>(scale >> 6); });
+    return factors;
+}
+
+// One thread: sections are already coded in parallel.
+Bytes entropy_encode(View plain, const SectionContext& context, int) {
+    const auto factors = row_factors(context);
+    const auto coded = encode_codes(as_codes(plain), context.rows, context.cols, {.threads = 1},
+                                    {.rows = factors, .cols = {}});
+    const auto bytes = std::as_bytes(std::span(coded));
+    return {bytes.begin(), bytes.end()};
+}
+
+void entropy_decode(View stored, const SectionContext& context, Buffer plain) {
+    const auto factors = row_factors(context);
+    try {
+        decode_codes({reinterpret_cast<const std::uint8_t*>(stored.data()), stored.size()}, context.rows,
+                     context.cols, {reinterpret_cast<std::int8_t*>(plain.data()), plain.size()},
+                     {.rows = factors, .cols = {}}, 1);
+    } catch (const FormatError& error) {
+        fail<FormatError>("[A9] ", context.where, ": ", error.what());
+    }
+}
+
 // --- the table: a new codec is one more row here and one more id in the header ---
 
 constexpr std::array kCodecs = {
@@ -107,6 +142,8 @@ constexpr std::array kCodecs = {
     CodecInfo{Codec::kBytesZstd, "bytes-zstd", true, false, Codec::kZstd, zstd_size, zstd_encode,
               zstd_decode},
     CodecInfo{Codec::kZstd, "zstd", false, true, Codec::kZstd, zstd_size, zstd_encode, zstd_decode},
+    CodecInfo{Codec::kEntropy, "entropy", true, false, Codec::kZstd, entropy_size, entropy_encode,
+              entropy_decode},
 };
 
 std::optional<Problem> codes_problem(std::span<const std::int8_t> codes, int bits) {

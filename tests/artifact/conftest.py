@@ -43,7 +43,7 @@ def fill() -> Callable[[ArtifactWriter], dict[str, np.ndarray]]:
     def add_all(writer: ArtifactWriter) -> dict[str, np.ndarray]:
         values = {}
         scales = np.array([0.0, 0.5, 6e-8, 0.0123, 3.0], np.float16)
-        for bits, codec in ((6, "bytes-zstd"), (3, "bitpack"), (8, "raw")):
+        for bits, codec in ((6, "bytes-zstd"), (3, "bitpack"), (8, "raw"), (5, "entropy")):
             codes = noise(5 * 101, 2 ** (bits - 1) - 1).astype(np.int8).reshape(5, 101)
             writer.add_rows(f"rows.{codec}", codes, scales, bits=bits, codec=codec)
             values[f"rows.{codec}"] = codes.astype(np.float32) * scales.astype(np.float32)[:, None]

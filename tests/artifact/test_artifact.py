@@ -216,7 +216,7 @@ def test_reader_names_what_it_has_not(path: Path, fill: Fill) -> None:
     fill(writer)
     writer.write(path)
     reader = ArtifactReader(path)
-    with pytest.raises(ArgumentError, match=r"model.golf: no tensor 'w' among its 9"):
+    with pytest.raises(ArgumentError, match=r"model.golf: no tensor 'w' among its 10"):
         reader.dequantize("w")
     with pytest.raises(ArgumentError, match=r"'rows\.raw' has encoding 'rows' and no section 'data'"):
         reader.dense("rows.raw")

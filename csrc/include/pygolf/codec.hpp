@@ -23,6 +23,7 @@ enum class Codec : std::uint8_t {
     kBitpack = 1,    // codes only: pygolf/bitpack.hpp
     kBytesZstd = 2,  // codes only: one byte a code in one zstd frame
     kZstd = 3,       // values and scales only: byte planes in one zstd frame
+    kEntropy = 4,    // codes only: pygolf/entropy.hpp, the scales as row factors
 };
 
 inline constexpr int kMinZstdLevel = 1;
