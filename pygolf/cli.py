@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -31,6 +32,9 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 def main() -> None:
     """Entry point. Errors that a user can mend are one line on stderr and exit status 2; Ctrl-C is 130."""
     arguments = sys.argv[1:]
+    # Before torch is loaded: threads that spin at the end of every parallel loop make training on a busy machine
+    # five times slower; waiting in the kernel costs 15 % on an idle one.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_usage())
         raise SystemExit(0 if arguments else 2)

@@ -298,10 +298,11 @@ class RunConfig:
             f"train.microbatch_tokens {self.train.microbatch_tokens} is less than one window of {t} tokens",
         )
         _require(self.score.stride <= t, f"score.stride {self.score.stride} is more than model.sequence_length {t}")
+        needed = self.quant.calibration_windows if self.quant.calibration == "train" else 0
+        needed += 1 if self.adapt.source == "train" else 0
         _require(
-            self.data.holdout_windows >= self.quant.calibration_windows or self.quant.calibration == "selfgen",
-            f"quant.calibration_windows {self.quant.calibration_windows} is more than data.holdout_windows "
-            f"{self.data.holdout_windows}",
+            self.data.holdout_windows >= needed,
+            f"data.holdout_windows is {self.data.holdout_windows}; calibration and adaptation need {needed} or more",
         )
 
     @property

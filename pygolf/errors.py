@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from pygolf._core import (
-    ArgumentError,
-    ChecksumError,
-    FormatError,
-    IoError,
-    NumericError,
-    PygolfError,
-    VersionError,
-)
+try:
+    from pygolf._core import (
+        ArgumentError,
+        ChecksumError,
+        FormatError,
+        IoError,
+        NumericError,
+        PygolfError,
+        VersionError,
+    )
+except ModuleNotFoundError as missing:
+    raise ImportError(
+        "pygolf's compiled part is not here: this is the source tree, not the installed package. "
+        "Run 'pip install .' and start from another folder, or use the 'pygolf' command"
+    ) from missing
 
 __all__ = [
     "ArgumentError",

@@ -28,10 +28,10 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         temporary.chmod(0o644)
         os.replace(temporary, path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise _io_error(path, error) from error
     finally:
@@ -42,7 +42,8 @@ def _io_error(path: Path, error: OSError) -> IoError:
     return IoError(f"cannot write {path}: {error.strerror or error}; free space or choose another folder")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Makes what was written to a file, or renamed in a folder, last through a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -265,6 +265,8 @@ class Run:
         settings, vocab = self.config.quant, self.config.model.vocab_size
         if settings.calibration == "selfgen":
             tokenizer = self.data.tokenizer
+            # Padding, unknown and unused pieces never stand in a text.
+            banned = set(tokenizer.token_bytes().is_boundary.nonzero()[0].tolist()) - {tokenizer.bos_id}
             ids = sample_windows(
                 model,
                 settings.calibration_windows,
@@ -272,6 +274,7 @@ class Run:
                 temperature=settings.selfgen_temperature,
                 seed=self.config.seed,
                 bos_id=tokenizer.bos_id,
+                banned=banned,
             )
             return ids.to(torch.uint16).cpu(), []
         first = self.config.data.holdout_windows - settings.calibration_windows

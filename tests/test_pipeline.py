@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,10 @@ def test_seen_tokens_are_called_seen(source: Any, seen: bool, tokens: int, finis
 # --- resume ----------------------------------------------------------------------------------------------------------
 
 
+# The installed package, also where the tests run in a source tree.
+ENVIRONMENT = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
+
+
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "pygolf", *arguments]
 
@@ -115,12 +120,14 @@ def test_killed_runs_resume_to_the_same_bits(data_folder: Path, tmp_path: Path) 
     """kill -9 at 10 random moments of a run; what comes out in the end is what an undisturbed run gives."""
     options = ["--data.path", str(data_folder), "--data.val-tokens", "513", "--runtime.threads", "1"]
     options += ["--train.max-steps", "60", "--adapt.epochs", "1", "--runs", str(tmp_path)]
-    subprocess.run(command("run", "tiny", "--name", "whole", *options), check=True, capture_output=True)
+    subprocess.run(
+        command("run", "tiny", "--name", "whole", *options), check=True, capture_output=True, env=ENVIRONMENT
+    )
     rng, kills = np.random.default_rng(0), 0
     arguments = command("run", "tiny", "--name", "killed", *options)
     folder = tmp_path / "killed"
     while kills < 10:
-        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
         _wait_for_progress(folder, process)
         try:
             process.wait(timeout=rng.uniform(0.0, 0.6))
@@ -132,7 +139,7 @@ def test_killed_runs_resume_to_the_same_bits(data_folder: Path, tmp_path: Path) 
             assert process.returncode == 0
             break
         arguments = command("run", "--resume", str(folder))
-    subprocess.run(command("run", "--resume", str(folder)), check=True, capture_output=True)
+    subprocess.run(command("run", "--resume", str(folder)), check=True, capture_output=True, env=ENVIRONMENT)
     assert kills == 10
     for name in ("trained", "adapted"):
         expected, found = weights(tmp_path / "whole", name), weights(folder, name)
@@ -146,8 +153,6 @@ def _wait_for_progress(folder: Path, process: subprocess.Popen[bytes]) -> None:
     def newest() -> float:
         return max((p.stat().st_mtime for p in folder.rglob("*") if p.is_file() and p.suffix != ".model"), default=0)
 
-    import time
-
     begin = newest()
     while process.poll() is None and (newest() == begin or not (folder / "config.toml").exists()):
         time.sleep(0.01)
@@ -157,7 +162,7 @@ def _wait_for_progress(folder: Path, process: subprocess.Popen[bytes]) -> None:
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(data_folder: Path, tmp_path: Path) -> None:
     options = ["--data.path", str(data_folder), "--runs", str(tmp_path), "--train.max-steps", "100000"]
     arguments = command("train", "tiny", "--name", "stopped", "--train.checkpoint-seconds", "1000", *options)
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     folder = tmp_path / "stopped"
     while not (folder / "metrics.jsonl").exists() or not (folder / "metrics.jsonl").stat().st_size:
         assert process.poll() is None, process.stderr and process.stderr.read()
@@ -175,11 +180,10 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(data_folder: Path, tmp
 def test_two_processes_give_what_one_gives(data_folder: Path, tmp_path: Path) -> None:
     options = ["--data.path", str(data_folder), "--data.val-tokens", "513", "--runs", str(tmp_path)]
     options += ["--runtime.threads", "1", "--train.max-steps", "6", "--adapt.epochs", "1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "pygolf"]
     for name, start in (("one", command()), ("two", launcher)):
         arguments = [*start, "run", "tiny", "--name", name, *options]
-        done = subprocess.run(arguments, capture_output=True, text=True, env=environment)
+        done = subprocess.run(arguments, capture_output=True, text=True, env=ENVIRONMENT)
         assert done.returncode == 0, done.stderr[-2000:]
     for stage in ("trained", "adapted"):
         one, two = weights(tmp_path / "one", stage), weights(tmp_path / "two", stage)
@@ -310,3 +314,15 @@ def test_a_full_disk_loses_nothing(finished: Run, tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert (folder / "model.golf").read_bytes() == before
     assert not [p for p in folder.iterdir() if p.name.startswith(".")]
+
+
+def test_self_generated_calibration_reads_no_tokens(finished: Run, tmp_path: Path) -> None:
+    quant = dataclasses.replace(finished.config.quant, calibration="selfgen", calibration_windows=4)
+    run = opened(dataclasses.replace(finished.config, runs=tmp_path, quant=quant))
+    for name in ("adapted.safetensors", "stages.json"):
+        (run.folder / name).write_bytes((finished.folder / name).read_bytes())
+    run.quantize()
+    assert run.records["quantize"]["provenance"] == []
+    run.score()
+    report = json.loads((run.folder / "report.json").read_text())
+    assert report["bpb"] == pytest.approx(report["bpb_unquantized"], rel=0.02)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pygolf.errors import DataError, IoError
+from pygolf.files import sync
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def _check_replaceable(folder: Path, marker: str, overwrite: bool) -> None:
 
 def _sync_files(folder: Path) -> None:
     for path in (*folder.iterdir(), folder):
-        _sync(path)
+        sync(path)
 
 
 def _take_name(staging: Path, folder: Path, overwrite: bool) -> None:
@@ -67,13 +67,5 @@ def _take_name(staging: Path, folder: Path, overwrite: bool) -> None:
     if overwrite and folder.is_dir() and any(folder.iterdir()):
         folder.rename(old)
     staging.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

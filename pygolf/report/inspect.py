@@ -12,10 +12,12 @@ from pygolf._core import ArtifactReader
 def artifact_table(reader: ArtifactReader) -> Table:
     """Tensors with shape, encoding, codec, stored bytes and bits a weight; the file's total below."""
     table = Table(title=f"{reader.path}: {reader.file_bytes:,} bytes", title_style="bold")
-    for name in ("tensor", "shape", "encoding", "codec"):
+    for name in ("tensor", "shape"):
+        table.add_column(name, overflow="fold")
+    for name in ("encoding", "codec"):
         table.add_column(name, no_wrap=True)
     for name in ("bytes", "bits a weight"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     weights = 0
     for t in reader.tensors:
         count = math.prod(t.shape)

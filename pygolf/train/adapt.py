@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pygolf.config import AdaptConfig
 from pygolf.data.loader import to_ids
-from pygolf.errors import ConfigError, NonFiniteLossError
+from pygolf.errors import ConfigError, DataError, NonFiniteLossError
 from pygolf.model.gpt import GPT
 from pygolf.progress import Reporter
 from pygolf.runtime import Runtime
@@ -64,6 +64,8 @@ def adapt(
         raise ConfigError(
             f"adapt.windows_per_step {config.windows_per_step} cannot be shared evenly by {runtime.world_size} ranks"
         )
+    if not len(windows_u16):
+        raise DataError(f"not one window of {model.config.sequence_length} tokens to adapt on; give it more text")
     session = _Session(copy.deepcopy(model), config, runtime, microbatch_windows)
     steps = max(1, len(windows_u16) // config.windows_per_step)
     reporter.stage("adapt", config.epochs * steps)

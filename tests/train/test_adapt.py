@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pygolf.config import AdaptConfig
-from pygolf.errors import ConfigError, NonFiniteLossError
+from pygolf.errors import ConfigError, DataError, NonFiniteLossError
 from pygolf.model.gpt import GPT
 from pygolf.progress import Reporter
 from pygolf.runtime import Runtime
@@ -21,7 +21,7 @@ def adapted(model: GPT, windows: Tensor, config: AdaptConfig, runtime: Runtime) 
 def changes(before: GPT, after: GPT) -> dict[str, float]:
     """Mean absolute change of every parameter."""
     old = dict(before.named_parameters())
-    return {name: float((p - old[name]).abs().mean()) for name, p in after.named_parameters()}
+    return {name: float((p - old[name]).detach().abs().mean()) for name, p in after.named_parameters()}
 
 
 def test_one_step_moves_each_block_by_its_rate(small_model: GPT, windows: Tensor, cpu: Runtime) -> None:
@@ -64,6 +64,11 @@ def test_nan_is_an_error(small_model: GPT, windows: Tensor, cpu: Runtime) -> Non
         small_model.blocks[0].mlp.up.weight[0, 0] = torch.nan
     with pytest.raises(NonFiniteLossError, match=r"epoch 1.*Lower adapt\.lr"):
         adapted(small_model, windows, AdaptConfig(epochs=1, windows_per_step=8), cpu)
+
+
+def test_no_window_is_an_error(small_model: GPT, windows: Tensor, cpu: Runtime) -> None:
+    with pytest.raises(DataError, match="not one window of 16 tokens"):
+        adapted(small_model, windows[:0], AdaptConfig(), cpu)
 
 
 def test_ranks_must_share_a_step_evenly(small_model: GPT, windows: Tensor) -> None:
