@@ -27,6 +27,7 @@ from pygolf.runtime import Runtime
 from pygolf.score.score_file import score_file
 from pygolf.tensors import load_tensors
 
+GOLDEN_LOSSES = [6.9309, 6.8511, 6.3599, 6.1747, 6.1046]
 CPU = Runtime(torch.device("cpu"))
 
 
@@ -36,7 +37,7 @@ def config_of(data: Path, runs: Path, **changes: Any) -> RunConfig:
 
 
 def opened(config: RunConfig, runtime: Runtime = CPU) -> Run:
-    run = Run(config, runtime, Reporter(config.folder / "metrics.jsonl", enabled=False))
+    run = Run(config, runtime, Reporter(enabled=False))
     create_run(run)
     return run
 
@@ -44,8 +45,11 @@ def opened(config: RunConfig, runtime: Runtime = CPU) -> Run:
 @pytest.fixture(scope="module")
 def finished(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run through all stages."""
-    run = opened(config_of(data_folder, tmp_path_factory.mktemp("runs")))
-    run.run()
+    config = config_of(data_folder, tmp_path_factory.mktemp("runs"))
+    with Reporter(config.folder / "metrics.jsonl") as reporter:
+        run = Run(config, CPU, reporter)
+        create_run(run)
+        run.run()
     return run
 
 
@@ -326,3 +330,11 @@ def test_self_generated_calibration_reads_no_tokens(finished: Run, tmp_path: Pat
     run.score()
     report = json.loads((run.folder / "report.json").read_text())
     assert report["bpb"] == pytest.approx(report["bpb_unquantized"], rel=0.02)
+
+
+def test_losses_are_those_of_the_golden_run(finished: Run) -> None:
+    """Another result than this is another training: a change of data order, initialisation, optimizer or model."""
+    lines = [json.loads(line) for line in (finished.folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if line["stage"] == "train"]
+    assert len(losses) == 20
+    assert losses[::4] == pytest.approx(GOLDEN_LOSSES, abs=5e-3)
