@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from pygolf.config import ModelConfig
+from pygolf.config import DataConfig, ModelConfig, RunConfig
 from pygolf.model.gpt import GPT, initialize
+from pygolf.pipeline import Run, create_run
+from pygolf.presets import tiny
+from pygolf.progress import Reporter
 from pygolf.runtime import Runtime
 
 # One thread: small tensors gain nothing from more, and a busy machine loses much.
@@ -88,3 +92,18 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_shard(folder / "train_000001.bin", tokens[20_000:36_000])
     write_shard(folder / "val_000000.bin", tokens[40_000:44_000])
     return folder
+
+
+def tiny_config(data: Path, runs: Path) -> RunConfig:
+    return dataclasses.replace(tiny(), data=DataConfig(path=data, holdout_windows=24, val_tokens=1_025), runs=runs)
+
+
+@pytest.fixture(scope="session")
+def finished(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A tiny run through all stages. Tests leave its folder as it is."""
+    config = tiny_config(data_folder, tmp_path_factory.mktemp("runs"))
+    with Reporter(config.folder / "metrics.jsonl") as reporter:
+        run = Run(config, Runtime(torch.device("cpu")), reporter)
+        create_run(run)
+        run.run()
+    return run

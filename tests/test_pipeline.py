@@ -42,17 +42,6 @@ def opened(config: RunConfig, runtime: Runtime = CPU) -> Run:
     return run
 
 
-@pytest.fixture(scope="module")
-def finished(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run through all stages."""
-    config = config_of(data_folder, tmp_path_factory.mktemp("runs"))
-    with Reporter(config.folder / "metrics.jsonl") as reporter:
-        run = Run(config, CPU, reporter)
-        create_run(run)
-        run.run()
-    return run
-
-
 def test_report_has_every_figure(finished: Run) -> None:
     report = json.loads((finished.folder / "report.json").read_text())
     expected = (
