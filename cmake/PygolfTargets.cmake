@@ -6,12 +6,18 @@ endif()
 
 find_package(Threads REQUIRED)
 
+# Warnings are errors for those who build the tests, not for a user whose compiler knows other warnings.
+set(PYGOLF_WARNINGS -Wall -Wextra -Wpedantic -Wconversion)
+if(PYGOLF_BUILD_TESTS)
+  list(APPEND PYGOLF_WARNINGS -Werror)
+endif()
+
 function(pygolf_target name)
   target_compile_features(${name} PUBLIC cxx_std_20)
   set_target_properties(${name} PROPERTIES CXX_EXTENSIONS OFF POSITION_INDEPENDENT_CODE ON
                                            CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
   target_compile_options(${name} PRIVATE
-    $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wconversion -Werror>)
+    "$<$<COMPILE_LANGUAGE:CXX>:${PYGOLF_WARNINGS}>")
   if(PYGOLF_SANITIZE)
     target_compile_options(${name} PRIVATE
       $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${PYGOLF_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -g>)

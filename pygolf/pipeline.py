@@ -28,6 +28,7 @@ from pygolf.quant.artifact import packed_bytes, write_artifact
 from pygolf.quant.budget import Fit, fit_budget
 from pygolf.quant.gptq import QuantizedModel, quantize_model
 from pygolf.quant.hessian import collect_hessians
+from pygolf.report.plots import draw_training
 from pygolf.report.report import versions
 from pygolf.runtime import Runtime, launch
 from pygolf.score.provenance import Stage, TokenRange
@@ -185,7 +186,7 @@ class Run:
         self.finish("quantize", record)
 
     def score(self) -> None:
-        """model.golf, validation shards -> report.json. The weights come from the file alone."""
+        """model.golf, validation shards -> report.json, training.png. The weights come from the file alone."""
         text = self.scored_text
         unquantized = self._score(self._load_weights("adapted"), self.config.score.stride)
         started = time.perf_counter()
@@ -193,6 +194,7 @@ class Run:
         self.finish("score", {"seconds": {"score": time.perf_counter() - started}})
         if self.runtime.is_main:
             write_json(self.folder / "report.json", self._report(result, unquantized))
+            draw_training(self.folder / "metrics.jsonl", self.folder / "training.png")
         self.runtime.barrier()
 
     # --- what the stages share -----------------------------------------------------------------------------------

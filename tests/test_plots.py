@@ -1,0 +1,28 @@
+"""The picture of a training shows every step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.axes import Axes
+
+from pygolf.pipeline import Run
+from pygolf.report.plots import draw_training, training_records
+
+
+def test_every_step_is_drawn(finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[Any, Any]] = []
+    plot = Axes.plot
+    monkeypatch.setattr(Axes, "plot", lambda axes, x, y, **options: drawn.append((x, y)) or plot(axes, x, y, **options))
+    draw_training(finished.folder / "metrics.jsonl", tmp_path / "training.png")
+    records = training_records(finished.folder / "metrics.jsonl")
+    assert [r["step"] for r in records] == list(range(20))
+    assert drawn[0] == ([r["seconds"] for r in records], [r["loss"] for r in records])
+    assert [len(y) for _, y in drawn] == [20, 20, 20]
+    assert (tmp_path / "training.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_draws_itself(finished: Run) -> None:
+    assert (finished.folder / "training.png").stat().st_size > 10_000
