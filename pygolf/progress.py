@@ -83,16 +83,19 @@ class Reporter:
             self._console.print(text, markup=False)
 
 
-def keep_metrics_before(path: Path, stage: str, step: int) -> None:
-    """Drops the stage's lines from `step` on: a resumed run writes them again. A last half line is dropped too."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of metrics.jsonl, without lines that a killed process left half written."""
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            record = json.loads(line)
-        except ValueError:
+            records.append(dict(json.loads(line)))
+        except (ValueError, TypeError):
             continue
-        if record.get("stage") != stage or record.get("step", -1) < step:
-            kept.append(line + "\n")
-    path.write_text("".join(kept), encoding="utf-8")
+    return records
+
+
+def keep_metrics_before(path: Path, stage: str, step: int) -> None:
+    """Drops the stage's records from `step` on: a resumed run writes them again."""
+    if path.exists():
+        kept = [r for r in read_metrics(path) if r.get("stage") != stage or r.get("step", -1) < step]
+        path.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")

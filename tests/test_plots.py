@@ -9,6 +9,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from pygolf.pipeline import Run
+from pygolf.progress import keep_metrics_before
 from pygolf.report.plots import draw_training, training_records
 
 
@@ -22,6 +23,15 @@ def test_every_step_is_drawn(finished: Run, tmp_path: Path, monkeypatch: pytest.
     assert drawn[0] == ([r["seconds"] for r in records], [r["loss"] for r in records])
     assert [len(y) for _, y in drawn] == [20, 20, 20]
     assert (tmp_path / "training.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_half_lines_of_a_killed_process_are_passed_over(finished: Run, tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    text = (finished.folder / "metrics.jsonl").read_text()
+    metrics.write_text(text + '{"stage": "adapt", "ep' + '{"stage": "adapt", "epoch": 0}\n17\n')
+    assert training_records(metrics) == training_records(finished.folder / "metrics.jsonl")
+    keep_metrics_before(metrics, "train", 7)
+    assert [r["step"] for r in training_records(metrics)] == list(range(7))
 
 
 def test_a_run_draws_itself(finished: Run) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from pygolf.files import replacing
+from pygolf.progress import read_metrics
 
 
 def training_records(metrics: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl that training wrote, in the order of the steps."""
-    records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    return [r for r in records if r["stage"] == "train"]
+    return [r for r in read_metrics(metrics) if r.get("stage") == "train"]
 
 
 def draw_training(metrics: Path, picture: Path) -> None:
