@@ -84,8 +84,10 @@ class Reporter:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl, without lines that a killed process left half written."""
-    records = []
+    """The records of metrics.jsonl, without lines that a killed process left half written; none if there is no file."""
+    records: list[dict[str, Any]] = []
+    if not path.exists():
+        return records
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             records.append(dict(json.loads(line)))

@@ -17,8 +17,13 @@ def training_records(metrics: Path) -> list[dict[str, Any]]:
 
 
 def draw_training(metrics: Path, picture: Path) -> None:
-    """Writes a PNG of loss, gradient norm and learning rate against the training clock, whole or not at all."""
+    """Writes a PNG of loss, gradient norm and learning rate against the training clock, whole or not at all.
+
+    Without a record of the training (weights that came from elsewhere) there is nothing to draw.
+    """
     records = training_records(metrics)
+    if not records:
+        return
     seconds = [r["seconds"] for r in records]
     figure = Figure(figsize=(8, 6), layout="constrained")
     loss, rate = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
