@@ -80,7 +80,7 @@ class Reporter:
     def say(self, text: str) -> None:
         """One line for people."""
         if self._enabled:
-            self._console.print(text, markup=False)
+            self._console.print(text, markup=False, soft_wrap=True)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -17,6 +17,9 @@ from pygolf.presets import tiny
 from pygolf.progress import Reporter
 from pygolf.runtime import Runtime
 
+# Programs that tests start import the installed pygolf, not the sources of the folder that they start in.
+os.environ["PYTHONSAFEPATH"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
 # One thread: small tensors gain nothing from more, and a busy machine loses much.
 torch.set_num_threads(1)
 

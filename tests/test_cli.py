@@ -112,6 +112,12 @@ def test_stages_alone_redo_their_part(pygolf: Pygolf, folder: Path) -> None:
     assert "bits per byte" in pygolf("run", "--resume", folder)
 
 
+def test_finished_training_is_not_done_again(pygolf: Pygolf, folder: Path) -> None:
+    before = (folder / "trained.safetensors").stat().st_mtime_ns
+    assert "training is done" in pygolf("train", "--resume", folder)
+    assert (folder / "trained.safetensors").stat().st_mtime_ns == before
+
+
 def test_shard_makes_a_data_folder(pygolf: Pygolf, tmp_path: Path, data_folder: Path) -> None:
     text = tmp_path / "text.jsonl"
     text.write_text("".join(json.dumps({"text": f"Document {i}: naïve café 🙂\tand  more."}) + "\n" for i in range(50)))

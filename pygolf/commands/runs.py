@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 def run(arguments: Sequence[str]) -> None:
     """All stages: train, adapt, quantize, score. `run PRESET [options]` starts, `run --resume DIR` goes on."""
     config, resumed = _config_or_resume(run, arguments)
-    _work(config, resumed, lambda work: _show_report(work.run()))
+    _work(config, resumed, _run_all)
 
 
 def train(arguments: Sequence[str]) -> None:
     """The training stage alone. `train PRESET [options]` starts, `train --resume DIR` goes on."""
     config, resumed = _config_or_resume(train, arguments)
-    _work(config, resumed, lambda work: work.stage("train"))
+    _work(config, resumed, _train_unless_done)
 
 
 def adapt(arguments: Sequence[str]) -> None:
@@ -54,7 +54,7 @@ def demo(arguments: Sequence[str]) -> None:
     config = dataclasses.replace(config, name=_free_name(config))
     materialize(config.data.path)
     reference = compressor_bits_per_byte("".join(bundled_texts("val")).encode())
-    _work(config, False, lambda work: _show_report(work.run(), reference))
+    _work(config, False, lambda work: _run_all(work, reference))
     print(f'Try: pygolf generate {config.folder}/model.golf --prompt "It was a"')
 
 
@@ -120,7 +120,17 @@ def _free_name(config: RunConfig) -> str:
     return name
 
 
-def _show_report(report: dict[str, Any], compressors: dict[str, float] | None = None) -> None:
+def _train_unless_done(work: Run) -> None:
+    if "train" in work.records:
+        work.reporter.say(f"{work.folder}: training is done; go on with 'pygolf run --resume {work.folder}'")
+    else:
+        work.stage("train")
+
+
+def _run_all(work: Run, compressors: dict[str, float] | None = None) -> None:
+    """Every stage that is not done, then the report, once and not on every rank."""
     from pygolf.report.report import report_table
 
-    Console().print(report_table(report, compressors))
+    report = work.run()
+    if work.runtime.is_main:
+        Console().print(report_table(report, compressors))
