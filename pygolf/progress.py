@@ -42,14 +42,13 @@ class Reporter:
         self.end_stage()
         self._stage, self._plain_at = name, 0.0
         if self._enabled and self._console.is_terminal:
-            columns = ("[bold]{task.description:<10}", "{task.percentage:>3.0f} %", "{task.fields[note]}")
             self._bar = Progress(
-                TextColumn(columns[0]),
+                TextColumn("[bold]{task.description:<10}"),
                 BarColumn(bar_width=24),
-                TextColumn(columns[1]),
+                TextColumn("{task.percentage:>3.0f} %"),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
-                TextColumn(columns[2]),
+                TextColumn("{task.fields[note]}"),
                 console=self._console,
             )
             self._bar.start()

@@ -53,13 +53,6 @@ class Runtime:
             dist.all_reduce(tensor)
         return tensor
 
-    def share(self, values: list[float]) -> list[float]:
-        """Rank 0's values on every rank."""
-        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        if self.world_size > 1:
-            dist.broadcast(tensor, 0)
-        return [float(v) for v in tensor]
-
 
 @contextmanager
 def launch(config: RuntimeConfig) -> Iterator[Runtime]:

@@ -22,7 +22,6 @@ class LoadedArtifact:
 
     model: GPT
     manifest: dict[str, Any]
-    file_bytes: int
 
 
 def read_manifest(reader: ArtifactReader) -> dict[str, Any]:
@@ -54,7 +53,7 @@ def load_artifact(path: Path, runtime: Runtime) -> LoadedArtifact:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(torch.from_numpy(reader.dequantize(name)).view(parameter.shape))
-    return LoadedArtifact(place(model, runtime), manifest, reader.file_bytes)
+    return LoadedArtifact(place(model, runtime), manifest)
 
 
 def _check_tensors(path: Path, reader: ArtifactReader, model: GPT) -> None:

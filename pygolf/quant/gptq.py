@@ -70,14 +70,14 @@ def quantize_model(
     """Codes of every parameter. `coarseness` multiplies every clip of the block matrices: larger steps, fewer bytes."""
     named = {name: p.detach().float().cpu() for name, p in model.named_parameters()}
     matrices: dict[str, QuantizedMatrix] = {}
-    reporter.stage("gptq", sum(p.numel() for n, p in named.items() if parameter_role(n) == "matrix"))
-    done = 0
+    done, total = 0, sum(p.numel() for name, p in named.items() if parameter_role(name) == "matrix")
+    reporter.stage("gptq", total)
     for name, weight in named.items():
         if parameter_role(name) == "matrix":
             hessian = hessians[hessian_name(name)].float().cpu()
             matrices[name] = solve_matrix(name, weight, hessian, config, coarseness, threads, reporter)
             done += weight.numel()
-            reporter.advance(done, sum(p.numel() for n, p in named.items() if parameter_role(n) == "matrix"))
+            reporter.advance(done, total)
         elif parameter_role(name) != "vector":
             matrices[name] = round_rows(weight, config.table_bits)
     vectors = {name: p.half() for name, p in named.items() if parameter_role(name) == "vector"}

@@ -40,7 +40,6 @@ class TrainResult:
     tokens: int
     seconds: float
     interrupted: bool
-    last_loss: float
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ class Trainer:
         self._compiled = torch.compile(model, dynamic=False) if runtime.compiled else model
         self._clock = Clock(config.train, queued=1 if runtime.device.type == "cuda" else 0)
         self._pending: deque[_Reading] = deque()
-        self._stop_wish, self._last_loss = False, math.nan
+        self._stop_wish = False
         self._step, self._seconds_before, self._started = 0, 0.0, 0.0
         self._checkpoint_at = 0.0
         self._fresh_optimizer()
@@ -181,7 +180,6 @@ class Trainer:
                 )
             self._clock.report(reading.step, seconds)
             self._stop_wish = self._stop_wish or wish > 0
-            self._last_loss = loss
             self._show(reading, loss, seconds, norm)
 
     def _show(self, reading: _Reading, loss: float, seconds: float, norm: float) -> None:
@@ -259,7 +257,6 @@ class Trainer:
             tokens=self._step * self._config.train.batch_tokens,
             seconds=seconds,
             interrupted=self._stop_wish,
-            last_loss=self._last_loss,
         )
 
 
