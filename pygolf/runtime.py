@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.util import find_spec
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pygolf.config import RuntimeConfig
 from pygolf.errors import ConfigError
+from pygolf.watchdog import Watchdog
 
 COLLECTIVE_TIMEOUT = timedelta(seconds=600)
 
@@ -63,15 +64,37 @@ def launch(config: RuntimeConfig) -> Iterator[Runtime]:
         raise ConfigError("runtime.attention is flash, which needs CUDA and 'pip install pygolf[flash]'; use sdpa")
     if config.threads > 0:
         torch.set_num_threads(config.threads)
-    if world_size > 1:
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
     compiled = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
-    try:
+    with _process_group(device) if world_size > 1 else nullcontext():
         yield Runtime(device, rank, world_size, compiled, config.attention)
-    finally:
-        if world_size > 1:
-            dist.destroy_process_group()
+
+
+@contextmanager
+def _process_group(device: torch.device) -> Iterator[None]:
+    """Joins torchrun's process group for as long as the block runs, and ends with an error if a rank of it dies."""
+    store, rank, world_size = next(dist.rendezvous("env://", timeout=COLLECTIVE_TIMEOUT))
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=dist.PrefixStore("group", store),
+        rank=rank,
+        world_size=world_size,
+        timeout=COLLECTIVE_TIMEOUT,
+    )
+    watchdog = Watchdog(dist.PrefixStore("watchdog", store.clone()), rank, world_size)
+    try:
+        yield
+    except KeyboardInterrupt:
+        watchdog.leave()
+        raise
+    except BaseException as error:
+        if isinstance(error, RuntimeError):
+            # What a collective raises when its partner is gone does not say who that was.
+            watchdog.find_dead_rank()
+        watchdog.fail(f"{type(error).__name__}: {error}")
+        raise
+    dist.barrier()  # rank 0 may hold the store, so it is not the first to leave
+    watchdog.leave()
+    dist.destroy_process_group()
 
 
 def _device(config: RuntimeConfig) -> torch.device:

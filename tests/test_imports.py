@@ -11,7 +11,7 @@ import pygolf
 ROWS = [
     ["_core", "_ops"],
     ["errors"],
-    ["files"],
+    ["files", "watchdog"],
     ["config", "ops"],
     ["presets", "tensors", "progress", "runtime"],
     ["data", "model"],
