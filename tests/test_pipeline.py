@@ -162,25 +162,6 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(data_folder: Path, tmp
 # --- ranks -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_two_processes_give_what_one_gives(data_folder: Path, tmp_path: Path) -> None:
-    options = ["--data.path", str(data_folder), "--data.val-tokens", "513", "--runs", str(tmp_path)]
-    options += ["--runtime.threads", "1", "--train.max-steps", "6", "--adapt.epochs", "1"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "pygolf"]
-    for name, start in (("one", command()), ("two", launcher)):
-        arguments = [*start, "run", "tiny", "--name", name, *options]
-        done = subprocess.run(arguments, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert done.stdout.count("bits per byte") == 1  # one report, not one a rank
-    for stage in ("trained", "adapted"):
-        one, two = weights(tmp_path / "one", stage), weights(tmp_path / "two", stage)
-        for key in one:
-            torch.testing.assert_close(two[key], one[key], rtol=2e-4, atol=2e-5, msg=f"{stage} {key}")
-    reports = [json.loads((tmp_path / name / "report.json").read_text()) for name in ("one", "two")]
-    assert reports[1]["bpb"] == pytest.approx(reports[0]["bpb"], rel=1e-4)
-    assert reports[1]["tokens_scored"] == reports[0]["tokens_scored"]
-
-
 def test_ranks_that_cannot_share_the_batch_are_an_error(data_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"8 windows of 64 tokens, which 3 ranks cannot share"):
         opened(config_of(data_folder, tmp_path), Runtime(torch.device("cpu"), 0, 3))
@@ -228,7 +209,7 @@ def test_broken_shards_are_errors_before_any_work(data_folder: Path, tmp_path: P
 def test_ids_beyond_the_vocabulary_are_an_error(data_folder: Path, tmp_path: Path) -> None:
     folder = damaged(data_folder, tmp_path / "data", lambda content: content)
     write_shard(folder / "train_000001.bin", np.full(16_000, 1_024, dtype=np.uint16))
-    with pytest.raises(DataError.__base__, match=r"train_000001.*1024"):  # type: ignore[arg-type]
+    with pytest.raises(FormatError, match=r"\[S7\].*train_000001.*1024"):
         opened(config_of(folder, tmp_path)).run()
 
 
@@ -289,7 +270,6 @@ def test_a_full_disk_loses_nothing(finished: Run, tmp_path: Path) -> None:
             (folder / path.name).write_bytes(path.read_bytes())
     before = (folder / "model.golf").read_bytes()
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     run = Run(open_run(folder), CPU, Reporter(enabled=False))
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
     try:

@@ -39,9 +39,7 @@ def start_ranks(count: int, body: str) -> list[subprocess.Popen[str]]:
         arguments = [sys.executable, "-c", PROGRAM.format(body=body)]
         environment = {**os.environ, **place}
         ranks.append(
-            subprocess.Popen(
-                arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-            )
+            subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
         )
     for process in ranks:
         assert process.stdout is not None
