@@ -7,7 +7,9 @@ import json
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+
+from tyro.conf import arg
 
 from pygolf.errors import ConfigError
 
@@ -264,6 +266,8 @@ class RuntimeConfig:
     """torch.compile; auto compiles on CUDA only."""
     threads: int = 0
     """CPU threads of torch and of the C++ core; 0 for all."""
+    profile: Annotated[bool, arg(name="profile", prefix_name=False)] = False
+    """Writes a trace of ten training steps to trace.json in the run folder; it opens in ui.perfetto.dev."""
     attention: Literal["sdpa", "flash"] = "sdpa"
     """sdpa: the best that torch ships (cuDNN, flash-2). flash: flash-attn-4 for whole windows on CUDA, which
     pygolf[flash] installs."""

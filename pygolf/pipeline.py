@@ -23,7 +23,7 @@ from pygolf.errors import ConfigError, FormatError
 from pygolf.files import read_json, write_bytes, write_json, write_text
 from pygolf.model.generate import sample_windows
 from pygolf.model.gpt import GPT, initialize, place
-from pygolf.progress import Reporter, keep_metrics_before
+from pygolf.progress import Reporter
 from pygolf.quant.artifact import packed_bytes, write_artifact
 from pygolf.quant.budget import Fit, fit_budget
 from pygolf.quant.gptq import QuantizedModel, quantize_model
@@ -114,8 +114,7 @@ class Run:
         model = place(GPT(config.model), self.runtime)
         initialize(model, config.seed)
         checkpoint = load_checkpoint(self.folder)
-        if self.runtime.is_main:
-            keep_metrics_before(self.folder / "metrics.jsonl", "train", checkpoint.step if checkpoint else 0)
+        self.reporter.rewind("train", checkpoint.step if checkpoint else 0)
         trainer = Trainer(config, self.runtime, model, self._open_loader, self.folder, self.reporter)
         result = trainer.train(checkpoint)
         if result.interrupted:

@@ -10,6 +10,8 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from pygolf.files import write_text
+
 PLAIN_SECONDS = 10.0
 
 
@@ -65,6 +67,15 @@ class Reporter:
             self._plain_at = time.monotonic()
             self._console.print(f"{self._stage:<10} {100 * done / max(total, 1e-9):3.0f} %  {note}", markup=False)
 
+    def rewind(self, stage: str, step: int) -> None:
+        """Drops the stage's records from `step` on: a resumed run writes them again."""
+        if self._metrics_path is None or self._metrics is None:
+            return
+        kept = [r for r in read_metrics(self._metrics_path) if r.get("stage") != stage or r.get("step", -1) < step]
+        self._metrics.close()
+        write_text(self._metrics_path, "".join(json.dumps(record) + "\n" for record in kept))
+        self._metrics = self._metrics_path.open("a", encoding="utf-8")
+
     def follow(self, stage: str, done: int, total: int) -> None:
         """Progress of a stage that names itself with every call."""
         if stage != self._stage:
@@ -93,10 +104,3 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except (ValueError, TypeError):
             continue
     return records
-
-
-def keep_metrics_before(path: Path, stage: str, step: int) -> None:
-    """Drops the stage's records from `step` on: a resumed run writes them again."""
-    if path.exists():
-        kept = [r for r in read_metrics(path) if r.get("stage") != stage or r.get("step", -1) < step]
-        path.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from pygolf.pipeline import Run
-from pygolf.progress import keep_metrics_before
+from pygolf.progress import Reporter
 from pygolf.report.plots import draw_training, training_records
 
 
@@ -30,8 +30,11 @@ def test_half_lines_of_a_killed_process_are_passed_over(finished: Run, tmp_path:
     text = (finished.folder / "metrics.jsonl").read_text()
     metrics.write_text(text + '{"stage": "adapt", "ep' + '{"stage": "adapt", "epoch": 0}\n17\n')
     assert training_records(metrics) == training_records(finished.folder / "metrics.jsonl")
-    keep_metrics_before(metrics, "train", 7)
-    assert [r["step"] for r in training_records(metrics)] == list(range(7))
+    with Reporter(metrics) as reporter:
+        reporter.rewind("train", 7)
+        reporter.stage("train", 20)
+        reporter.advance(8, 20, step=7)
+    assert [r["step"] for r in training_records(metrics)] == list(range(8))
 
 
 def test_a_run_draws_itself(finished: Run) -> None:

@@ -165,5 +165,10 @@ class BatchLoader:
         """The plan behind the last batch that next() returned."""
         return list(self._loader.state())
 
+    @property
+    def wait_seconds(self) -> float:
+        """Seconds that next() has waited for the prefetch thread."""
+        return float(self._loader.wait_seconds)
+
     def close(self) -> None:
         self._loader.close()

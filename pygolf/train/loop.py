@@ -22,6 +22,7 @@ from torch import Tensor
 from pygolf.config import RunConfig
 from pygolf.data.loader import BatchLoader
 from pygolf.errors import ConfigError, NonFiniteLossError
+from pygolf.model.flops import peak_flops, training_flops
 from pygolf.model.gpt import GPT
 from pygolf.progress import Reporter
 from pygolf.runtime import Runtime
@@ -29,6 +30,7 @@ from pygolf.train.averaging import WeightAverage
 from pygolf.train.checkpoint import Checkpoint, save_checkpoint
 from pygolf.train.optimizer import Optimizer, accumulate_gradients
 from pygolf.train.schedule import Clock
+from pygolf.train.trace import traced_steps
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ class Trainer:
         self._micro_windows = min(self._local_windows, config.train.microbatch_tokens // length)
         self._compiled = torch.compile(model, dynamic=False) if runtime.compiled else model
         self._clock = Clock(config.train, queued=1 if runtime.device.type == "cuda" else 0)
+        self._peak = peak_flops(runtime.device) * runtime.world_size
         self._pending: deque[_Reading] = deque()
         self._stop_wish = False
         self._step, self._seconds_before, self._started = 0, 0.0, 0.0
@@ -134,11 +137,12 @@ class Trainer:
         self._started = time.perf_counter()
         self._clock.report(self._step, self._elapsed())
         try:
-            with orderly_stop() as stop:
+            with orderly_stop() as stop, traced_steps(self._trace_path(), self._runtime) as traced:
                 while not self._finished():
                     self._train_step(stop)
                     self._digest(keep=self._clock.queued)
                     self._checkpoint_if_due()
+                    traced()
                 self._digest(keep=0)
             return self._result()
         finally:
@@ -146,6 +150,10 @@ class Trainer:
 
     def _elapsed(self) -> float:
         return self._seconds_before + time.perf_counter() - self._started
+
+    def _trace_path(self) -> Path | None:
+        wanted = self._config.runtime.profile and self._runtime.is_main
+        return self._folder / "trace.json" if wanted else None
 
     def _total(self) -> float:
         return self._config.train.max_seconds or float(self._config.train.max_steps)
@@ -184,18 +192,30 @@ class Trainer:
 
     def _show(self, reading: _Reading, loss: float, seconds: float, norm: float) -> None:
         done = seconds if self._config.train.max_seconds else float(reading.step + 1)
-        speed = self._config.train.batch_tokens / self._clock.step_seconds if self._clock.step_seconds else 0.0
-        note = f"step {reading.step + 1}  loss {loss:.4f}  {speed / 1e3:,.1f} k tokens/s"
+        speed = self._speed()
+        share = f"  MFU {speed['mfu']:.0%}" if "mfu" in speed else ""
+        rate = f"{speed['tokens_per_second'] / 1e3:,.1f} k tokens/s  {1e3 * self._clock.step_seconds:,.0f} ms"
         self._reporter.advance(
             done,
             self._total(),
-            note,
+            f"step {reading.step + 1}  loss {loss:.4f}  {rate}{share}",
             step=reading.step,
             loss=loss,
             norm=norm,
             lr_scale=reading.lr_scale,
             seconds=seconds,
+            wait_seconds=self._loader.wait_seconds,
+            **speed,
         )
+
+    def _speed(self) -> dict[str, float]:
+        """Tokens a second over all ranks and, where the device's peak is known, the share of the peak (MFU)."""
+        step_seconds = self._clock.step_seconds
+        rate = self._config.train.batch_tokens / step_seconds if step_seconds else 0.0
+        speed = {"tokens_per_second": rate}
+        if self._peak:
+            speed["mfu"] = rate * training_flops(self._config.model) / self._peak
+        return speed
 
     def _warm_up(self) -> None:
         """Compiles on random tokens, then puts everything back: no trace in weights, optimizer or loader."""
