@@ -1,11 +1,14 @@
 """Token loader against a plain numpy gather from memory maps: tokens/s into the caller's buffers.
 
-    python benchmarks/loader.py [--processes 1 2 4] [--rounds 9] [--json runs/benchmarks/loader.json]
+    python benchmarks/loader.py [--processes 1 2 4 8] [--rounds 9] [--json runs/benchmarks/loader.json]
 
 Both serve the record preset's batches (384 windows of 2048 tokens over all processes) of the same plan from the same
 shards, which lie in the page cache; every process is one rank. The gather copies row by row and checks nothing, so it
 does less than the loader, which looks at every token id. Rounds of both alternate in the same processes; a round lasts
 as long as its slowest process, and the medians are compared.
+
+Then every process takes its batches at the pace of a training step at 10 M tokens/s over all processes, sleeping in
+between, and the share of the time that it waited for the loader is measured (worst process, median of the rounds).
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ import json
 import multiprocessing
 import os
 import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -35,6 +37,7 @@ SHARDS = 8
 SHARD_TOKENS = 10_000_000
 BUFFERS = 3
 BATCHES = 40  # a round
+PACE = 10e6  # tokens/s of all processes
 WARM_ROUNDS = 2  # not counted: the first touch of a map costs a page fault a page
 
 Buffer = NDArray[np.uint16]
@@ -47,6 +50,8 @@ class Result:
     processes: int
     loader: float
     gather: float
+    waited: float
+    """Share of a step at PACE that was spent waiting for the loader."""
 
     @property
     def ratio(self) -> float:
@@ -69,9 +74,8 @@ def empty_buffers(count: int, processes: int) -> list[Buffer]:
     return [np.empty((WINDOWS // processes, SEQUENCE_LENGTH + 1), dtype=np.uint16) for _ in range(count)]
 
 
-def loader_step(paths: list[Path], rank: int, processes: int) -> Callable[[], None]:
-    """A function that serves one batch by the loader."""
-    loader = TokenLoader(
+def open_loader(paths: list[Path], rank: int, processes: int) -> TokenLoader:
+    return TokenLoader(
         [(str(path), 0, None) for path in paths],
         seed=1337,
         sequence_length=SEQUENCE_LENGTH,
@@ -81,6 +85,10 @@ def loader_step(paths: list[Path], rank: int, processes: int) -> Callable[[], No
         vocab_size=VOCAB_SIZE,
         buffers=empty_buffers(BUFFERS, processes),
     )
+
+
+def loader_step(loader: TokenLoader) -> Callable[[], None]:
+    """A function that serves one batch by the loader."""
     return lambda: loader.release(loader.next())
 
 
@@ -114,17 +122,32 @@ def seconds(step: Callable[[], None]) -> float:
     return (time.perf_counter() - begin) / BATCHES
 
 
-def run_rank(paths: list[Path], rank: int, barrier: Barrier, rounds: int) -> list[tuple[float, float]]:
-    """(loader, gather) seconds a batch of every round, all ranks in step through a manager's proxy of a barrier."""
-    steps = [make(paths, rank, barrier.parties) for make in (loader_step, gather_step)]
-    times = []
+def waited(loader: TokenLoader, step: Callable[[], None]) -> float:
+    """Share of the time that a consumer waits that needs a batch every 1/PACE seconds a token."""
+    pause, before = WINDOWS * SEQUENCE_LENGTH / PACE, loader.wait_seconds
+    begin = time.perf_counter()
+    for batch in range(BATCHES):
+        step()
+        time.sleep(max(0.0, begin + (batch + 1) * pause - time.perf_counter()))
+    return (loader.wait_seconds - before) / (time.perf_counter() - begin)
+
+
+def run_rank(paths: list[Path], rank: int, barrier: Barrier, rounds: int) -> list[tuple[float, float, float]]:
+    """(loader, gather) seconds a batch and the share waited at PACE of every round.
+
+    All ranks are in step through a manager's proxy of a barrier.
+    """
+    loader = open_loader(paths, rank, barrier.parties)
+    by_loader, by_gather = loader_step(loader), gather_step(paths, rank, barrier.parties)
+    measures = [lambda: seconds(by_loader), lambda: seconds(by_gather), lambda: waited(loader, by_loader)]
+    rows = []
     for _ in range(WARM_ROUNDS + rounds):
-        pair = []
-        for step in steps:
+        row = []
+        for measure_one in measures:
             barrier.wait()
-            pair.append(seconds(step))
-        times.append((pair[0], pair[1]))
-    return times[WARM_ROUNDS:]
+            row.append(measure_one())
+        rows.append((row[0], row[1], row[2]))
+    return rows[WARM_ROUNDS:]
 
 
 def measure(paths: list[Path], processes: int, rounds: int) -> Result:
@@ -132,15 +155,14 @@ def measure(paths: list[Path], processes: int, rounds: int) -> Result:
     with context.Manager() as manager, context.Pool(processes) as pool:
         barrier = manager.Barrier(processes)
         ranks = pool.starmap(run_rank, [(paths, rank, barrier, rounds) for rank in range(processes)], chunksize=1)
-    slowest = np.array(ranks).max(axis=0)  # [rounds, 2]
+    worst = np.median(np.array(ranks).max(axis=0), axis=0)  # over ranks, then rounds: [3]
     tokens = WINDOWS * SEQUENCE_LENGTH
-    loader, gather = (tokens / statistics.median(slowest[:, i].tolist()) for i in range(2))
-    return Result(processes=processes, loader=loader, gather=gather)
+    return Result(processes=processes, loader=tokens / worst[0], gather=tokens / worst[1], waited=float(worst[2]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path, default=Path("runs/benchmarks/loader.json"))
     arguments = parser.parse_args()
@@ -152,7 +174,8 @@ def main() -> None:
             results.append(asdict(result) | {"ratio": result.ratio})
             print(
                 f"{processes} processes: loader {result.loader / 1e6:.0f} M tokens/s, gather "
-                f"{result.gather / 1e6:.0f} M tokens/s, ratio {result.ratio:.2f}"
+                f"{result.gather / 1e6:.0f} M tokens/s, ratio {result.ratio:.2f}; "
+                f"waits {result.waited:.2%} of a step at {PACE / 1e6:.0f} M tokens/s"
             )
     machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
     arguments.json.parent.mkdir(parents=True, exist_ok=True)

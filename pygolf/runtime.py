@@ -12,6 +12,8 @@ from importlib.util import find_spec
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from pygolf.config import RuntimeConfig
 from pygolf.errors import ConfigError
@@ -72,15 +74,15 @@ def launch(config: RuntimeConfig) -> Iterator[Runtime]:
 @contextmanager
 def _process_group(device: torch.device) -> Iterator[None]:
     """Joins torchrun's process group for as long as the block runs, and ends with an error if a rank of it dies."""
-    store, rank, world_size = next(dist.rendezvous("env://", timeout=COLLECTIVE_TIMEOUT))
+    store, rank, world_size = next(rendezvous("env://", timeout=COLLECTIVE_TIMEOUT))
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
-        store=dist.PrefixStore("group", store),
+        store=PrefixStore("group", store),
         rank=rank,
         world_size=world_size,
         timeout=COLLECTIVE_TIMEOUT,
     )
-    watchdog = Watchdog(dist.PrefixStore("watchdog", store.clone()), rank, world_size)
+    watchdog = Watchdog(PrefixStore("watchdog", store.clone()), rank, world_size)
     try:
         yield
     except KeyboardInterrupt:
