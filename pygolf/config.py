@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
 from pygolf.errors import ConfigError
 
 BUDGET_BYTES = 16_000_000
-S = TypeVar("S")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -250,9 +247,30 @@ class ScoreConfig:
     """Tokens by which the window moves; each token is scored once, with at least T - stride tokens of context."""
     batch_tokens: int = 131_072
     """Most tokens of one forward pass on one rank."""
+    adapt: Literal["none", "score-first"] = "none"
+    """score-first: also score the text in chunks, training on each chunk once it has been scored; that score is
+    reported as adaptive, beside the one of the fixed weights."""
+    chunk_tokens: int = 32_768
+    """Tokens of a chunk of score-first adaptation."""
+    adapt_epochs: int = 3
+    """Passes over each chunk, one step each."""
+    adapt_lr: float = 0.005
+    """Learning rate of SGD at the first chunk; it falls to 0 over the chunks (cosine)."""
+    adapt_momentum: float = 0.9
+    """Momentum of SGD, kept from chunk to chunk."""
+    adapt_clip_norm: float = 1.0
+    """Gradients are clipped to this global norm."""
+    adapt_first_block_scale: float = 1.0
+    """Factor of block 0's learning rate; it rises linearly to 1 at the last block. 1 gives flat rates."""
 
     def __post_init__(self) -> None:
         _require(self.stride >= 1, f"score.stride is {self.stride}; use 1 or more")
+        _require(self.chunk_tokens >= 1, f"score.chunk_tokens is {self.chunk_tokens}; use 1 or more")
+        _require(self.adapt_epochs >= 1, f"score.adapt_epochs is {self.adapt_epochs}; use 1 or more")
+        _require(
+            0 <= self.adapt_first_block_scale <= 1,
+            f"score.adapt_first_block_scale is {self.adapt_first_block_scale}; use 0 to 1",
+        )
         _require(self.batch_tokens >= 1, f"score.batch_tokens is {self.batch_tokens}; use 1 or more")
 
 
@@ -315,67 +333,12 @@ class RunConfig:
 
     def sections(self) -> dict[str, Any]:
         """Nested plain values: what config.toml, the manifest and report.json hold."""
-        return {name: _plain(getattr(self, name)) for name in _field_names(type(self))}
-
-
-def _field_names(cls: type) -> list[str]:
-    return [f.name for f in dataclasses.fields(cls)]
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: _plain(getattr(value, name)) for name in _field_names(type(value))}
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, tuple):
         return list(value)
     return str(value) if isinstance(value, Path) else value
-
-
-def dump_toml(config: RunConfig) -> str:
-    """config.toml of a run folder. Settings that are None are left out; loading gives an equal config."""
-    plain = config.sections()
-    tables = {key: value for key, value in plain.items() if isinstance(value, dict)}
-    lines = _toml_lines({key: value for key, value in plain.items() if key not in tables})
-    for name, table in tables.items():
-        lines += ["", f"[{name}]", *_toml_lines(table)]
-    return "\n".join(lines) + "\n"
-
-
-def _toml_lines(table: dict[str, Any]) -> list[str]:
-    # A JSON scalar or list of scalars is also a TOML one.
-    return [f"{key} = {json.dumps(value)}" for key, value in table.items() if value is not None]
-
-
-def load_toml(path: Path) -> RunConfig:
-    """Reads a config.toml. Raises ConfigError for a file that is missing, broken or has unknown settings."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path} not found; is {path.parent} a run folder made by 'pygolf run'?") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
-    return from_sections(table)
-
-
-def from_sections(table: dict[str, Any]) -> RunConfig:
-    """A RunConfig from nested plain values."""
-    values = dict(table)
-    for f in dataclasses.fields(RunConfig):
-        section = f.default_factory
-        if isinstance(section, type) and f.name in values:
-            values[f.name] = build_section(section, values[f.name], f"{f.name}.")
-    return build_section(RunConfig, values, "")
-
-
-def build_section(cls: type[S], values: dict[str, Any], prefix: str) -> S:
-    """A config dataclass from plain values. Raises ConfigError, naming `prefix` + field, for an unknown setting."""
-    unknown = sorted(set(values) - set(_field_names(cls)))
-    if unknown:
-        raise ConfigError(f"unknown setting {prefix}{unknown[0]}; known: {', '.join(_field_names(cls))}")
-    return cls(**{name: _restore(cls, name, value) for name, value in values.items()})
-
-
-def _restore(cls: type, name: str, value: Any) -> Any:
-    declared = str(cls.__annotations__[name])
-    if isinstance(value, str) and "Path" in declared:
-        return Path(value)
-    return tuple(value) if isinstance(value, list) else value

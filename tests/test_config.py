@@ -12,10 +12,8 @@ from pygolf.config import (
     ModelConfig,
     RunConfig,
     TrainConfig,
-    dump_toml,
-    from_sections,
-    load_toml,
 )
+from pygolf.config_file import dump_toml, from_sections, load_toml
 from pygolf.errors import ConfigError
 from pygolf.presets import PRESETS
 

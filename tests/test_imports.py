@@ -13,7 +13,7 @@ ROWS = [
     ["errors"],
     ["files", "watchdog"],
     ["config", "ops"],
-    ["presets", "tensors", "progress", "runtime"],
+    ["config_file", "presets", "tensors", "progress", "runtime"],
     ["data", "model"],
     ["train", "quant", "score"],
     ["report"],

@@ -38,7 +38,8 @@ def find_tokenizer(folder: Path, named: Path | None) -> Path:
     models = sorted(folder.glob("*.model"))
     if len(models) != 1:
         raise DataError(
-            f"{folder} has {len(models)} SentencePiece models (*.model), expected one; name it with --data.tokenizer"
+            f"{folder} has {len(models)} SentencePiece models (*.model), expected one; "
+            f"name it with --tokenizer (for a run: --data.tokenizer)"
         )
     return models[0]
 
@@ -69,7 +70,7 @@ def limit(spans: Sequence[TokenSpan], tokens: int) -> list[TokenSpan]:
     found = sum(span.tokens for span in spans)
     if found < tokens:
         raise DataError(
-            f"data.val_tokens is {tokens}, but the validation split has {found}; lower it, or use 0 for all"
+            f"{tokens} validation tokens were asked for, but the split has {found}; lower the number, or use 0 for all"
         )
     kept = []
     for span in spans:

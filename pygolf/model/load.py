@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from pygolf._core import ArtifactReader
-from pygolf.config import ModelConfig, build_section
+from pygolf.config import ModelConfig
+from pygolf.config_file import build_section
 from pygolf.errors import ConfigError, FormatError
 from pygolf.model.gpt import GPT, place
 from pygolf.runtime import Runtime
