@@ -78,6 +78,46 @@ void add_rows(ArtifactWriter& writer, const std::string& name, const py::array& 
                     elements<std::uint16_t>(scales_R), bits, codec_from_name(codec));
 }
 
+// Views of the three arrays of a `factors` tensor; `name` is for messages.
+struct FactorArrays {
+    FactorArrays(const std::string& name, const py::array& codes, const py::array& row_logs,
+                 const py::array& col_logs)
+        : codes_RC(view_of(codes, py::dtype("int16"), message(name, "codes"))),
+          rows_R(view_of(row_logs, py::dtype("int16"), message(name, "row_logs"))),
+          cols_C(view_of(col_logs, py::dtype("int16"), message(name, "col_logs"))) {
+        if (rows_R.shape.size() == 1 && cols_C.shape.size() == 1 &&
+            codes_RC.shape == std::vector{rows_R.shape[0], cols_C.shape[0]}) {
+            return;
+        }
+        fail<ArgumentError>(name, "codes have shape ", text(codes.attr("shape")), ", row_logs ",
+                            text(row_logs.attr("shape")), " and col_logs ", text(col_logs.attr("shape")),
+                            ", expected codes [R, C], row_logs [R] and col_logs [C]");
+    }
+
+    [[nodiscard]] std::span<const std::int16_t> codes() const { return elements<std::int16_t>(codes_RC); }
+    [[nodiscard]] FactorGrid grid(float step, int states) const {
+        return {states, step, elements<std::int16_t>(rows_R), elements<std::int16_t>(cols_C)};
+    }
+
+    ArrayView codes_RC;
+    ArrayView rows_R;
+    ArrayView cols_C;
+};
+
+void add_factors(ArtifactWriter& writer, const std::string& name, const py::array& codes,
+                 const py::array& row_logs, const py::array& col_logs, float step, int states,
+                 const std::string& codec) {
+    const FactorArrays arrays(message("tensor '", name, "', "), codes, row_logs, col_logs);
+    writer.add_factors(name, arrays.codes(), arrays.grid(step, states), codec_from_name(codec));
+}
+
+std::uint64_t size_of_codes(const py::array& codes, const py::array& row_logs, const py::array& col_logs,
+                            int states, int threads) {
+    const FactorArrays arrays("", codes, row_logs, col_logs);
+    const py::gil_scoped_release release;
+    return coded_bytes(arrays.codes(), arrays.grid(1, states), threads);
+}
+
 py::bytes serialize(const ArtifactWriter& writer, int threads) {
     std::vector<std::byte> bytes;
     {
@@ -110,7 +150,14 @@ py::array section_array(const py::object& self, const std::string& name, Role ro
 
 py::array codes(const py::object& self, const std::string& name) {
     const auto& tensor = py::cast<const ArtifactReader&>(self).find(name);
-    return section_array(self, name, Role::kCodes, py::dtype("int8"), tensor.shape);
+    const auto dtype = py::dtype(tensor.encoding == Encoding::kFactors ? "int16" : "int8");
+    return section_array(self, name, Role::kCodes, dtype, tensor.shape);
+}
+
+template <Role role>
+py::array logs(const ArtifactReader& reader, const std::string& name) {
+    const std::vector<std::int16_t> values = reader.logs(name, role);
+    return py::array_t<std::int16_t>(static_cast<py::ssize_t>(values.size()), values.data());
 }
 
 py::array scales(const py::object& self, const std::string& name) {
@@ -145,6 +192,12 @@ std::optional<std::string> tensor_dtype(const TensorInfo& tensor) {
     return std::string(dtype_name(tensor.dtype));
 }
 
+// A field that only `factors` has.
+template <auto member>
+auto factors_only(const TensorInfo& tensor) {
+    return tensor.encoding == Encoding::kFactors ? std::optional(tensor.*member) : std::nullopt;
+}
+
 std::optional<int> tensor_bits(const TensorInfo& tensor) {
     return tensor.encoding == Encoding::kRows ? std::optional(tensor.bits) : std::nullopt;
 }
@@ -155,7 +208,9 @@ std::string_view tensor_codec(const TensorInfo& tensor) {
 }
 
 std::string tensor_repr(const TensorInfo& tensor) {
-    const std::string kind = tensor_dtype(tensor).value_or(std::to_string(tensor.bits) + " bits");
+    std::string kind = message(tensor.bits, " bits");
+    if (tensor.encoding == Encoding::kDense) kind = dtype_name(tensor.dtype);
+    if (tensor.encoding == Encoding::kFactors) kind = message(tensor.states, " states");
     return message("<TensorInfo '", tensor.name, "' ", text(py::tuple(py::cast(tensor.shape))), " ",
                    encoding_name(tensor.encoding), " ", kind, " ", tensor_codec(tensor), ", ",
                    tensor.stored_bytes(), " bytes>");
@@ -168,10 +223,13 @@ void bind_tensor_info(py::module_& module) {
                                [](const TensorInfo& tensor) { return py::tuple(py::cast(tensor.shape)); })
         .def_property_readonly(
             "encoding", [](const TensorInfo& tensor) { return encoding_name(tensor.encoding); },
-            "'dense' or 'rows'.")
+            "'dense', 'rows' or 'factors'.")
         .def_property_readonly("dtype", tensor_dtype,
                                "Of dense: 'float32', 'float16' or 'bfloat16'; else None.")
         .def_property_readonly("bits", tensor_bits, "Of rows: |code| <= 2**(bits - 1) - 1; else None.")
+        .def_property_readonly("states", factors_only<&TensorInfo::states>,
+                               "Of factors: states of the trellis, 1 if there is none; else None.")
+        .def_property_readonly("step", factors_only<&TensorInfo::step>, "Of factors: their unit; else None.")
         .def_property_readonly("codec", tensor_codec, "Codec of the numbers or codes.")
         .def_property_readonly("stored_bytes", &TensorInfo::stored_bytes,
                                "Bytes of all sections in the file.")
@@ -192,7 +250,14 @@ void bind_writer(py::module_& module) {
              "Codecs: 'zstd', 'raw'. Raises ArgumentError.")
         .def("add_rows", add_rows, "name"_a, "codes"_a, "scales"_a, "bits"_a = 6, "codec"_a = "bytes-zstd",
              "Adds codes int8 [R, C] with |code| <= 2**(bits - 1) - 1 and one float16 scale a row, [R].\n"
-             "Codecs: 'bytes-zstd', 'bitpack', 'raw'. Raises ArgumentError.")
+             "Codecs: 'entropy', 'bytes-zstd', 'bitpack', 'raw'. Raises ArgumentError.")
+        .def("add_factors", add_factors, "name"_a, "codes"_a, "row_logs"_a, "col_logs"_a, py::kw_only(),
+             "step"_a, "states"_a = 1, "codec"_a = "entropy",
+             "Adds codes int16 [R, C] whose unit is step * 2**((row_logs[r] + col_logs[c]) / 16), logarithms "
+             "int16\n"
+             "from -512 to 511 and at most 255 apart; `step` is rounded to float32. `states` is that of the "
+             "trellis:\n"
+             "1 (none), 4 or 8. Codecs: 'entropy', 'zstd', 'raw'. Raises ArgumentError.")
         .def("serialize", serialize, "threads"_a = 0, "The whole file; threads 0: one a core.")
         .def("write", &ArtifactWriter::write, "path"_a, "threads"_a = 0,
              py::call_guard<py::gil_scoped_release>(),
@@ -210,7 +275,9 @@ void bind_reader(py::module_& module) {
         .def_property_readonly("file_bytes", &ArtifactReader::file_bytes)
         .def_property_readonly("manifest", &ArtifactReader::manifest)
         .def_property_readonly("tensors", &ArtifactReader::tensors, "list[TensorInfo] in file order.")
-        .def("codes", codes, "name"_a, "Codes of a rows tensor: int8 [R, C], read-only.")
+        .def("codes", codes, "name"_a, "Codes [R, C] of a rows (int8) or factors tensor (int16), read-only.")
+        .def("row_logs", logs<Role::kRowFactors>, "name"_a, "Of a factors tensor: int16 [R].")
+        .def("col_logs", logs<Role::kColFactors>, "name"_a, "Of a factors tensor: int16 [C].")
         .def("scales", scales, "name"_a, "Scales of a rows tensor: float16 [R], read-only.")
         .def("dense", dense, "name"_a, "Numbers of a dense tensor as stored (bfloat16: uint16), read-only.")
         .def("dequantize", dequantize, "name"_a, "Any tensor as a new float32 array.")
@@ -224,6 +291,10 @@ void bind_artifact(py::module_& module) {
     bind_tensor_info(module);
     bind_writer(module);
     bind_reader(module);
+    module.def("coded_bytes", size_of_codes, "codes"_a, "row_logs"_a, "col_logs"_a, "states"_a = 1,
+               "threads"_a = 0,
+               "Bytes that ArtifactWriter.add_factors with codec 'entropy' will store for these arrays; "
+               "threads 0: one a core.");
 }
 
 }  // namespace pygolf::binding

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -39,15 +40,29 @@ struct Header {
 
 [[nodiscard]] std::vector<std::byte> encode_table(std::span<const TensorInfo> tensors);
 // Checks the table and that the sections, which begin at `offset` and follow one another, end with the file:
-// rules A11 to A17.
+// rules A11 to A17 and A20.
 [[nodiscard]] std::vector<TensorInfo> parse_table(std::span<const std::byte> table, std::uint64_t offset,
                                                   std::uint64_t file_bytes, const std::string& where);
 
-// What is wrong with a tensor's description: A12 to A16.
+// What is wrong with a tensor's description: A12 to A16 and A20.
 [[nodiscard]] std::optional<Problem> tensor_problem(const TensorInfo& tensor);
 
-// What the codec of one of the tensor's sections sees; `scales` of codes only.
+// What is in a section of that role.
+[[nodiscard]] Content content_of(const TensorInfo& tensor, Role role);
+
+// What the spread of a tensor's codes follows: about 16 log2 of what its rows and columns are multiplied
+// with.
+struct LineLogs {
+    std::vector<std::int16_t> rows;
+    std::vector<std::int16_t> cols;
+};
+
+// Made from the other sections of a tensor with codes; plain(role) gives their plain bytes.
+using PlainBytes = std::function<std::vector<std::byte>(Role role)>;
+[[nodiscard]] LineLogs line_logs(const TensorInfo& tensor, const PlainBytes& plain);
+
+// What the codec of one of the tensor's sections sees. `logs` of codes only; it must outlive the context.
 [[nodiscard]] SectionContext section_context(const TensorInfo& tensor, Role role, const std::string& where,
-                                             std::span<const std::uint16_t> scales = {});
+                                             const LineLogs& logs = {});
 
 }  // namespace pygolf

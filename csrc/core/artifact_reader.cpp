@@ -105,12 +105,9 @@ std::span<const std::byte> ArtifactReader::stored(const TensorInfo& tensor,
 void ArtifactReader::read(std::string_view name, Role role, std::span<std::byte> out) const {
     const TensorInfo& tensor = find(name);
     const SectionInfo& part = section(tensor, role);
-    std::vector<std::uint16_t> scales;  // codes may be coded with the scales as side information
-    if (role == Role::kCodes) {
-        scales.resize(tensor.shape[0]);
-        read(name, Role::kScales, std::as_writable_bytes(std::span(scales)));
-    }
-    const auto context = section_context(tensor, role, path().string(), scales);
+    LineLogs logs;
+    if (role == Role::kCodes) logs = line_logs(tensor, [&](Role other) { return plain(tensor, other); });
+    const auto context = section_context(tensor, role, path().string(), logs);
     if (out.size() != context.plain_bytes) {
         fail<ArgumentError>(context.where, ": buffer has ", out.size(), " bytes, expected ",
                             context.plain_bytes);
@@ -118,8 +115,25 @@ void ArtifactReader::read(std::string_view name, Role role, std::span<std::byte>
     decode_section(part.codec, stored(tensor, part), context, out);
 }
 
+std::vector<std::byte> ArtifactReader::plain(const TensorInfo& tensor, Role role) const {
+    std::vector<std::byte> bytes(section_context(tensor, role, "").plain_bytes);
+    read(tensor.name, role, bytes);
+    return bytes;
+}
+
 void ArtifactReader::codes(std::string_view name, std::span<std::int8_t> out_RC) const {
     read(name, Role::kCodes, std::as_writable_bytes(out_RC));
+}
+
+void ArtifactReader::codes(std::string_view name, std::span<std::int16_t> out_RC) const {
+    read(name, Role::kCodes, std::as_writable_bytes(out_RC));
+}
+
+std::vector<std::int16_t> ArtifactReader::logs(std::string_view name, Role role) const {
+    const TensorInfo& tensor = find(name);
+    (void)section(tensor, role);
+    LineLogs logs = line_logs(tensor, [&](Role other) { return plain(tensor, other); });
+    return role == Role::kColFactors ? std::move(logs.cols) : std::move(logs.rows);
 }
 
 void ArtifactReader::scales(std::string_view name, std::span<std::uint16_t> out_R) const {
@@ -136,6 +150,12 @@ void ArtifactReader::dequantize(std::string_view name, std::span<float> out) con
         std::vector<std::byte> numbers(tensor.elements() * dtype_bytes(tensor.dtype));
         read(name, Role::kData, numbers);
         return widen(numbers, tensor.dtype, out);
+    }
+    if (tensor.encoding == Encoding::kFactors) {
+        std::vector<std::int16_t> codes_RC(tensor.elements());
+        codes(name, codes_RC);
+        const LineLogs logs = line_logs(tensor, [&](Role role) { return plain(tensor, role); });
+        return dequantize_factors(codes_RC, {tensor.states, tensor.step, logs.rows, logs.cols}, out);
     }
     std::vector<std::int8_t> codes_RC(tensor.elements());
     std::vector<std::uint16_t> scales_R(tensor.shape[0]);
@@ -156,10 +176,7 @@ std::optional<std::span<const std::byte>> ArtifactReader::raw(std::string_view n
 void ArtifactReader::check(int threads) const {
     parallel_for(tensors_.size(), threads, [this](std::size_t i) {
         const TensorInfo& tensor = tensors_[i];
-        for (const SectionInfo& part : tensor.sections) {
-            std::vector<std::byte> plain(section_context(tensor, part.role, "").plain_bytes);
-            read(tensor.name, part.role, plain);
-        }
+        for (const SectionInfo& part : tensor.sections) (void)plain(tensor, part.role);
     });
 }
 

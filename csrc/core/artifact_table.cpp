@@ -7,14 +7,24 @@
 namespace pygolf {
 namespace {
 
+// The byte behind the encoding.
+std::uint8_t parameter_of(const TensorInfo& tensor) {
+    if (tensor.encoding == Encoding::kDense) return static_cast<std::uint8_t>(tensor.dtype);
+    return static_cast<std::uint8_t>(tensor.encoding == Encoding::kRows ? tensor.bits : tensor.states);
+}
+
 void append_tensor(std::vector<std::byte>& bytes, const TensorInfo& tensor) {
-    const bool is_rows = tensor.encoding == Encoding::kRows;
     append_number(bytes, tensor.encoding);
-    append_number(bytes, static_cast<std::uint8_t>(is_rows ? tensor.bits : static_cast<int>(tensor.dtype)));
+    append_number(bytes, parameter_of(tensor));
     append_number(bytes, static_cast<std::uint8_t>(tensor.name.size()));
     for (const char c : tensor.name) append_number(bytes, c);
     append_number(bytes, static_cast<std::uint8_t>(tensor.shape.size()));
     for (const std::uint32_t size : tensor.shape) append_number(bytes, size);
+    if (tensor.encoding == Encoding::kFactors) {
+        append_number(bytes, tensor.step);
+        append_number(bytes, tensor.row_offset);
+        append_number(bytes, tensor.col_offset);
+    }
     append_number(bytes, static_cast<std::uint8_t>(tensor.sections.size()));
     for (const SectionInfo& section : tensor.sections) {
         append_number(bytes, section.role);
@@ -47,15 +57,21 @@ TensorInfo take_tensor(Cursor& cursor, const std::string& file) {
     tensor.name.assign(reinterpret_cast<const char*>(name.data()), name.size());
     const std::string where =
         message(file, ": tensor '", is_plain_text(tensor.name) ? tensor.name : "?", "'");
-    if (encoding > static_cast<std::uint8_t>(Encoding::kRows)) {
-        fail<VersionError>("[A14] ", where, ": encoding id is ", int{encoding}, ", this build knows 0 to 1",
+    if (encoding > static_cast<std::uint8_t>(Encoding::kFactors)) {
+        fail<VersionError>("[A14] ", where, ": encoding id is ", int{encoding}, ", this build knows 0 to 2",
                            kNewer);
     }
     tensor.encoding = Encoding{encoding};
     if (tensor.encoding == Encoding::kDense) tensor.dtype = DType{parameter};
     if (tensor.encoding == Encoding::kRows) tensor.bits = parameter;
+    if (tensor.encoding == Encoding::kFactors) tensor.states = parameter;
     tensor.shape.resize(cursor.take<std::uint8_t>());
     for (std::uint32_t& size : tensor.shape) size = cursor.take<std::uint32_t>();
+    if (tensor.encoding == Encoding::kFactors) {
+        tensor.step = cursor.take<float>();
+        tensor.row_offset = cursor.take<std::int16_t>();
+        tensor.col_offset = cursor.take<std::int16_t>();
+    }
     tensor.sections.resize(cursor.take<std::uint8_t>());
     for (SectionInfo& section : tensor.sections) section = take_section(cursor, where);
     if (const auto problem = tensor_problem(tensor)) {

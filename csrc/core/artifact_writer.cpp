@@ -38,6 +38,25 @@ void append(std::vector<std::byte>& bytes, std::span<const std::byte> more) {
     bytes.insert(bytes.end(), more.begin(), more.end());
 }
 
+// What the factors of one direction lie above: their lowest logarithm, or less for very high ones.
+std::int16_t offset_of(std::span<const std::int16_t> logs, std::string_view lines, const std::string& name) {
+    if (logs.empty()) return 0;
+    const auto [low, high] = std::ranges::minmax(logs);
+    if (low < kMinLog || high > kMaxLog || high - low > kMaxLogSpan) {
+        fail<ArgumentError>("tensor '", name, "': ", lines, " logarithms are ", low, " to ", high,
+                            ", expected ", kMinLog, " to ", kMaxLog, " and at most ", kMaxLogSpan,
+                            " apart; clamp them before quantizing");
+    }
+    return std::min(low, static_cast<std::int16_t>(kMaxLog - kMaxLogSpan));
+}
+
+std::vector<std::byte> without_offset(std::span<const std::int16_t> logs, int offset) {
+    std::vector<std::byte> factors(logs.size());
+    std::ranges::transform(logs, factors.begin(),
+                           [&](int log) { return static_cast<std::byte>(log - offset); });
+    return factors;
+}
+
 void check_content(std::span<const std::byte> plain, const SectionContext& context) {
     if (plain.size() != context.plain_bytes) {
         fail<ArgumentError>(context.where, ": got ", plain.size(), " bytes, expected ", context.plain_bytes,
@@ -101,21 +120,42 @@ void ArtifactWriter::add_rows(std::string name, std::uint32_t rows, std::uint32_
     tensor.info.shape = {rows, cols};
     tensor.info.encoding = Encoding::kRows;
     tensor.info.bits = bits;
-    tensor.sections.push_back(
-        {Role::kScales, codec_info(codec).scales_codec, {scales.begin(), scales.end()}});
+    tensor.sections.push_back({Role::kScales, codec_info(codec).side_codec, {scales.begin(), scales.end()}});
+    tensor.sections.push_back({Role::kCodes, codec, {codes.begin(), codes.end()}});
+    add(std::move(tensor));
+}
+
+void ArtifactWriter::add_factors(std::string name, std::span<const std::int16_t> codes_RC,
+                                 const FactorGrid& grid, Codec codec) {
+    const auto codes = std::as_bytes(codes_RC);
+    Tensor tensor;
+    TensorInfo& info = tensor.info;
+    info.name = std::move(name);
+    info.shape = {static_cast<std::uint32_t>(grid.row_logs_R.size()),
+                  static_cast<std::uint32_t>(grid.col_logs_C.size())};
+    info.encoding = Encoding::kFactors;
+    info.states = grid.states;
+    info.step = grid.step;
+    info.row_offset = offset_of(grid.row_logs_R, "row", info.name);
+    info.col_offset = offset_of(grid.col_logs_C, "column", info.name);
+    const Codec side = codec_info(codec).side_codec;
+    tensor.sections.push_back({Role::kRowFactors, side, without_offset(grid.row_logs_R, info.row_offset)});
+    tensor.sections.push_back({Role::kColFactors, side, without_offset(grid.col_logs_C, info.col_offset)});
     tensor.sections.push_back({Role::kCodes, codec, {codes.begin(), codes.end()}});
     add(std::move(tensor));
 }
 
 // A section where it becomes smaller by its codec, and raw where it does not.
-ArtifactWriter::Encoded ArtifactWriter::encode(const Tensor& tensor, const Section& section) const {
-    std::vector<std::uint16_t> scales;
+ArtifactWriter::Encoded ArtifactWriter::encode(const Tensor& tensor, const Section& section,
+                                               int threads) const {
+    LineLogs logs;
     if (section.role == Role::kCodes) {
-        const auto& plain = tensor.sections.front().plain;  // scales come before codes
-        scales.resize(plain.size() / sizeof(std::uint16_t));
-        std::memcpy(scales.data(), plain.data(), plain.size());
+        logs = line_logs(tensor.info, [&](Role role) {
+            return std::ranges::find(tensor.sections, role, &Section::role)->plain;
+        });
     }
-    const auto context = section_context(tensor.info, section.role, "new artifact", scales);
+    auto context = section_context(tensor.info, section.role, "new artifact", logs);
+    context.threads = threads;
     Encoded encoded;
     encoded.info.role = section.role;
     encoded.info.codec = section.codec;
@@ -142,9 +182,17 @@ std::vector<std::byte> ArtifactWriter::serialize(int threads) const {
     std::vector<Encoded> encoded(sections.size());
     parallel_for(sections.size(), threads, [&](std::size_t task) {
         const std::size_t i = largest_first[task];
-        encoded[i] = encode(*sections[i].first, *sections[i].second);
+        encoded[i] = encode(*sections[i].first, *sections[i].second, 1);
     });
     return assemble(encoded);
+}
+
+std::uint64_t ArtifactWriter::section_bytes(int threads) const {
+    std::uint64_t sum = 0;
+    for (const Tensor& tensor : tensors_) {
+        for (const Section& section : tensor.sections) sum += encode(tensor, section, threads).bytes.size();
+    }
+    return sum;
 }
 
 // Joins the encoded sections, in file order, behind the header, manifest and table that describe them.
@@ -163,6 +211,12 @@ std::vector<std::byte> ArtifactWriter::assemble(std::span<const Encoded> section
     auto file = encode_header({manifest.info, table.info, kHeaderBytes + body.size()});
     append(file, body);
     return file;
+}
+
+std::uint64_t coded_bytes(std::span<const std::int16_t> codes_RC, const FactorGrid& grid, int threads) {
+    ArtifactWriter writer("");
+    writer.add_factors("codes", codes_RC, grid);
+    return writer.section_bytes(threads);
 }
 
 std::uint64_t ArtifactWriter::write(const std::filesystem::path& path, int threads) const {

@@ -3,9 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <numeric>
 
+#include "byte_cursor.hpp"
 #include "pygolf/bitpack.hpp"
-#include "pygolf/entropy.hpp"
 #include "pygolf/error.hpp"
 #include "pygolf/float16.hpp"
 #include "zstd.hpp"
@@ -17,8 +18,14 @@ using Bytes = std::vector<std::byte>;
 using View = std::span<const std::byte>;
 using Buffer = std::span<std::byte>;
 
-std::span<const std::int8_t> as_codes(View bytes) {
-    return {reinterpret_cast<const std::int8_t*>(bytes.data()), bytes.size()};
+template <typename T>
+std::span<const T> as(View bytes) {
+    return {reinterpret_cast<const T*>(bytes.data()), bytes.size() / sizeof(T)};
+}
+
+template <typename T>
+std::span<T> as_writable(Buffer bytes) {
+    return {reinterpret_cast<T*>(bytes.data()), bytes.size() / sizeof(T)};
 }
 
 // --- raw ---
@@ -39,14 +46,12 @@ StoredSize bitpack_size(const SectionContext& context) {
 
 Bytes bitpack_encode(View plain, const SectionContext& context, int) {
     Bytes packed(packed_bytes(plain.size(), context.bits));
-    pack_codes(as_codes(plain), context.bits,
-               {reinterpret_cast<std::uint8_t*>(packed.data()), packed.size()});
+    pack_codes(as<std::int8_t>(plain), context.bits, as_writable<std::uint8_t>(packed));
     return packed;
 }
 
 void bitpack_decode(View stored, const SectionContext& context, Buffer plain) {
-    unpack_codes({reinterpret_cast<const std::uint8_t*>(stored.data()), stored.size()}, context.bits,
-                 {reinterpret_cast<std::int8_t*>(plain.data()), plain.size()});
+    unpack_codes(as<std::uint8_t>(stored), context.bits, as_writable<std::int8_t>(plain));
     const auto used = plain.size() % 8 * static_cast<std::size_t>(context.bits) % 8;  // bits of the last byte
     if (used != 0 && std::to_integer<unsigned>(stored.back()) >> used != 0) {
         fail<FormatError>("[A18] ", context.where, ": bits after the last code are set, expected zero; ",
@@ -87,8 +92,8 @@ Bytes zstd_encode(View plain, const SectionContext& context, int level) {
 
 void decompress(View stored, const SectionContext& context, Buffer plain) {
     if (const auto problem = zstd_decompress(stored, plain)) {
-        fail<FormatError>("[A9] ", context.where, ": ", *problem, ", expected ", plain.size(),
-                          " bytes; the file is damaged, copy or make it again");
+        fail<FormatError>("[A9] ", context.where, ": ", *problem, ", expected ", plain.size(), " bytes",
+                          kDamaged);
     }
 }
 
@@ -102,47 +107,80 @@ void zstd_decode(View stored, const SectionContext& context, Buffer plain) {
 // --- adaptive entropy coder ---
 
 StoredSize entropy_size(const SectionContext& context) {
-    return {(context.plain_bytes + kMaxCodesPerByte - 1) / kMaxCodesPerByte, false};
+    const std::size_t numbers = context.plain_bytes / context.element_bytes;
+    return {(numbers + kMaxCodesPerByte - 1) / kMaxCodesPerByte, false};
 }
 
-// fp16 bits are about a logarithm: 16 steps an octave when the lowest six go.
-std::vector<std::int16_t> row_factors(const SectionContext& context) {
-    std::vector<std::int16_t> factors(context.scales.size());
-    std::ranges::transform(context.scales, factors.begin(),
-                           [](std::uint16_t scale) { return static_cast<std::int16_t>(scale >> 6); });
-    return factors;
-}
-
-// One thread: sections are already coded in parallel.
-Bytes entropy_encode(View plain, const SectionContext& context, int) {
-    const auto factors = row_factors(context);
-    const auto coded = encode_codes(as_codes(plain), context.rows, context.cols, {.threads = 1},
-                                    {.rows = factors, .cols = {}});
+template <typename Code>
+Bytes encode_as(std::span<const Code> codes, const SectionContext& context) {
+    const auto coded =
+        encode_codes(codes, context.rows, context.cols, {.threads = context.threads}, context.side);
     const auto bytes = std::as_bytes(std::span(coded));
     return {bytes.begin(), bytes.end()};
 }
 
-void entropy_decode(View stored, const SectionContext& context, Buffer plain) {
-    const auto factors = row_factors(context);
+// Factors lie on a grid of their own, often of even numbers: its step, and then how many steps each one is.
+Bytes encode_factors(std::span<const std::uint8_t> factors, const SectionContext& context) {
+    int step = std::reduce(factors.begin(), factors.end(), 0, std::gcd<int, int>);
+    if (step == 0) step = 1;
+    std::vector<std::int16_t> steps(factors.size());
+    std::ranges::transform(factors, steps.begin(),
+                           [&](int factor) { return static_cast<std::int16_t>(factor / step); });
+    Bytes bytes = encode_as(std::span<const std::int16_t>(steps), context);
+    bytes.insert(bytes.begin(), static_cast<std::byte>(step));
+    return bytes;
+}
+
+Bytes entropy_encode(View plain, const SectionContext& context, int) {
+    if (context.content == Content::kCodes) return encode_as(as<std::int8_t>(plain), context);
+    if (context.content == Content::kFactors) return encode_factors(as<std::uint8_t>(plain), context);
+    return encode_as(as<std::int16_t>(plain), context);
+}
+
+template <typename Code>
+void decode_as(View stored, const SectionContext& context, std::span<Code> codes) {
     try {
-        decode_codes({reinterpret_cast<const std::uint8_t*>(stored.data()), stored.size()}, context.rows,
-                     context.cols, {reinterpret_cast<std::int8_t*>(plain.data()), plain.size()},
-                     {.rows = factors, .cols = {}}, 1);
+        decode_codes(as<std::uint8_t>(stored), context.rows, context.cols, codes, context.side, 1);
     } catch (const FormatError& error) {
         fail<FormatError>("[A9] ", context.where, ": ", error.what());
     }
 }
 
+void decode_factors(View stored, const SectionContext& context, std::span<std::uint8_t> factors) {
+    std::vector<std::int16_t> steps(factors.size());
+    decode_as(stored.subspan(1), context, std::span(steps));
+    const int step = std::to_integer<int>(stored.front());
+    const auto [low, high] = std::ranges::minmax(steps);
+    if (step == 0 || low < 0 || high * step > 255) {
+        fail<FormatError>("[A9] ", context.where, ": factors are ", low, " to ", high, " times ", step,
+                          ", expected 0 to 255 and a step of 1 or more", kDamaged);
+    }
+    std::ranges::transform(steps, factors.begin(),
+                           [&](int steps_up) { return static_cast<std::uint8_t>(steps_up * step); });
+}
+
+void entropy_decode(View stored, const SectionContext& context, Buffer plain) {
+    if (context.content == Content::kCodes)
+        return decode_as(stored, context, as_writable<std::int8_t>(plain));
+    if (context.content == Content::kFactors)
+        return decode_factors(stored, context, as_writable<std::uint8_t>(plain));
+    decode_as(stored, context, as_writable<std::int16_t>(plain));
+}
+
 // --- the table: a new codec is one more row here and one more id in the header ---
 
+bool any_content(Content) { return true; }
+bool only_codes(Content content) { return content == Content::kCodes; }
+bool all_but_codes(Content content) { return content != Content::kCodes; }
+bool all_but_values(Content content) { return content != Content::kValues; }
+
 constexpr std::array kCodecs = {
-    CodecInfo{Codec::kRaw, "raw", true, true, Codec::kRaw, raw_size, raw_encode, raw_decode},
-    CodecInfo{Codec::kBitpack, "bitpack", true, false, Codec::kRaw, bitpack_size, bitpack_encode,
+    CodecInfo{Codec::kRaw, "raw", any_content, Codec::kRaw, raw_size, raw_encode, raw_decode},
+    CodecInfo{Codec::kBitpack, "bitpack", only_codes, Codec::kRaw, bitpack_size, bitpack_encode,
               bitpack_decode},
-    CodecInfo{Codec::kBytesZstd, "bytes-zstd", true, false, Codec::kZstd, zstd_size, zstd_encode,
-              zstd_decode},
-    CodecInfo{Codec::kZstd, "zstd", false, true, Codec::kZstd, zstd_size, zstd_encode, zstd_decode},
-    CodecInfo{Codec::kEntropy, "entropy", true, false, Codec::kZstd, entropy_size, entropy_encode,
+    CodecInfo{Codec::kBytesZstd, "bytes-zstd", only_codes, Codec::kZstd, zstd_size, zstd_encode, zstd_decode},
+    CodecInfo{Codec::kZstd, "zstd", all_but_codes, Codec::kZstd, zstd_size, zstd_encode, zstd_decode},
+    CodecInfo{Codec::kEntropy, "entropy", all_but_values, Codec::kEntropy, entropy_size, entropy_encode,
               entropy_decode},
 };
 
@@ -200,7 +238,7 @@ void check_stored_size(Codec codec, std::uint64_t stored_bytes, const SectionCon
 }
 
 std::optional<Problem> plain_problem(std::span<const std::byte> plain, const SectionContext& context) {
-    if (context.content == Content::kCodes) return codes_problem(as_codes(plain), context.bits);
+    if (context.content == Content::kCodes) return codes_problem(as<std::int8_t>(plain), context.bits);
     if (context.content == Content::kScales) return scales_problem(plain);
     return std::nullopt;
 }

@@ -65,7 +65,8 @@ Bytes encode_residuals(const Spreads& spreads) {
     const auto read = [&](std::size_t begin, std::span<std::int32_t> out) {
         std::ranges::copy(std::span(all).subspan(begin, out.size()), out.begin());
     };
-    return encode_stream(all.size(), kResidualShift, ResidualClasses(spreads, rows.residuals.size()), read);
+    return encode_stream(all.size(), {.learning_shift = kResidualShift},
+                         ResidualClasses(spreads, rows.residuals.size()), read);
 }
 
 void decode_residuals(View bytes, Spreads& spreads) {
@@ -77,8 +78,8 @@ void decode_residuals(View bytes, Spreads& spreads) {
             (at < rows.size() ? rows[at] : cols[at - rows.size()]) = residuals[i];
         }
     };
-    decode_stream(bytes, rows.size() + cols.size(), kResidualShift, ResidualClasses(spreads, rows.size()),
-                  write);
+    decode_stream(bytes, rows.size() + cols.size(), {.learning_shift = kResidualShift},
+                  ResidualClasses(spreads, rows.size()), write);
 }
 
 // --- reading ---
@@ -157,10 +158,15 @@ Header take_fields(Reader& reader, std::size_t rows, std::size_t cols) {
 
 }  // namespace
 
-std::size_t stream_count(std::size_t codes, int stream_bits) { return ((codes - 1) >> stream_bits) + 1; }
+StreamCut::StreamCut(std::size_t rows, std::size_t cols, int stream_bits, int states)
+    : unit_(states == 1 ? 1 : cols),
+      units_(rows * cols / unit_),
+      count_(std::min(((rows * cols - 1) >> stream_bits) + 1, units_)) {}
 
-Range stream_range(std::size_t codes, std::size_t streams, std::size_t stream) {
-    const auto begin = [&](std::size_t i) { return codes / streams * i + std::min(i, codes % streams); };
+Range StreamCut::range(std::size_t stream) const {
+    const auto begin = [&](std::size_t i) {
+        return (units_ / count_ * i + std::min(i, units_ % count_)) * unit_;
+    };
     return {begin(stream), begin(stream + 1)};
 }
 
@@ -185,13 +191,14 @@ Bytes assemble(const Header& header, std::span<const Bytes> streams) {
     return bytes;
 }
 
-Parsed parse(View bytes, std::size_t rows, std::size_t cols) {
+Parsed parse(View bytes, std::size_t rows, std::size_t cols, int states) {
     Reader reader(bytes);
     Parsed parsed{take_fields(reader, rows, cols), {}};
     auto& spreads = parsed.header.spreads;
     const bool residuals = !spreads.rows.residuals.empty() || !spreads.cols.residuals.empty();
     const std::size_t residual_bytes = residuals ? reader.take_number() : 0;
-    std::vector<std::size_t> lengths(stream_count(rows * cols, parsed.header.stream_bits) - 1);
+    const StreamCut cut(rows, cols, parsed.header.stream_bits, states);
+    std::vector<std::size_t> lengths(cut.count() - 1);
     for (std::size_t& length : lengths) length = reader.take_number();
     if (residuals) decode_residuals(reader.take_bytes(residual_bytes), spreads);
     for (const std::size_t length : lengths) parsed.streams.push_back(reader.take_bytes(length));

@@ -23,10 +23,21 @@ struct Range {
     [[nodiscard]] std::size_t size() const { return end - begin; }
 };
 
-// Codes are cut into the fewest streams of at most 1 << stream_bits; where that does not divide, the first
-// streams are one code longer than the others.
-[[nodiscard]] std::size_t stream_count(std::size_t codes, int stream_bits);
-[[nodiscard]] Range stream_range(std::size_t codes, std::size_t streams, std::size_t stream);
+// Codes are cut into the fewest streams of at most 1 << stream_bits, those of a trellis between rows into as
+// many if there are as many rows; where that does not divide, the first streams are one code or row longer.
+class StreamCut {
+  public:
+    // rows * cols >= 1.
+    StreamCut(std::size_t rows, std::size_t cols, int stream_bits, int states);
+
+    [[nodiscard]] std::size_t count() const { return count_; }
+    [[nodiscard]] Range range(std::size_t stream) const;
+
+  private:
+    std::size_t unit_;  // codes that stay together
+    std::size_t units_;
+    std::size_t count_;
+};
 
 // How fast tables learn is a choice of the encoder, 0 to 3.
 inline constexpr int kLearningRates = 4;
@@ -47,6 +58,7 @@ struct Parsed {
 };
 
 // Reverses assemble() for rows * cols >= 1 codes. FormatError E1 to E5.
-[[nodiscard]] Parsed parse(std::span<const std::uint8_t> bytes, std::size_t rows, std::size_t cols);
+[[nodiscard]] Parsed parse(std::span<const std::uint8_t> bytes, std::size_t rows, std::size_t cols,
+                           int states);
 
 }  // namespace pygolf::entropy

@@ -20,32 +20,39 @@ inline constexpr int kWindow = 16;   // classes looked up at once
     return static_cast<std::uint64_t>(std::abs(code));
 }
 
-// Cost of a magnitude in classes -kWindow .. kTables + kWindow - 1; a class below 0 is as 0.
+// How far a code is from the middle of its curve, in halves: 2 |code| for quantizer 0, |2 code + 1| for 1.
+[[nodiscard]] inline std::uint64_t distance(std::int64_t code, std::uint32_t quantizer) {
+    return magnitude(2 * code + quantizer);
+}
+
+// Cost of a distance in classes -kWindow .. kTables + kWindow - 1; a class below 0 is as 0.
 class CostTable {
   public:
     CostTable();
 
     // Costs in the classes spread_class, spread_class + 1 ... spread_class + kWindow - 1, for a code without
-    // the low bits that spread_class shifts out.
-    [[nodiscard]] const std::uint16_t* window(std::uint64_t magnitude, int spread_class) const {
+    // the low bits that spread_class shifts out (and with them the half of quantizer 1).
+    [[nodiscard]] const std::uint16_t* window(std::uint64_t halves, int spread_class) const {
         const int from = std::clamp(spread_class, -kWindow, kClasses - 1);
         const int shift = shift_of(std::max(from, 0));
-        const std::uint64_t m = std::min(magnitude >> shift, kMagnitudes - 1);
-        return &costs_[m * kColumns + static_cast<std::size_t>(from - kClassesPerOctave * shift + kWindow)];
+        if (shift > 0) halves = halves >> shift & ~std::uint64_t{1};
+        halves = std::min(halves, kHalves - 2 + (halves & 1));
+        return &costs_[halves * kColumns +
+                       static_cast<std::size_t>(from - kClassesPerOctave * shift + kWindow)];
     }
 
   private:
-    static constexpr std::uint64_t kMagnitudes = 256;
+    static constexpr std::uint64_t kHalves = 512;
     static constexpr int kColumns = kWindow + kTables + kWindow;
 
-    void fill(int column);
+    void fill(int column, int quantizer);
 
-    std::vector<std::uint16_t> costs_;  // [magnitude, class]
+    std::vector<std::uint16_t> costs_;  // [halves, class]
 };
 
 [[nodiscard]] const CostTable& cost_table();
 
-// The class of a bell curve whose mean magnitude is sum / count: 16 + 8 log2(mean * sqrt(pi / 2)).
+// The class of a bell curve whose mean distance is sum / count codes: 16 + 8 log2(mean * sqrt(pi / 2)).
 [[nodiscard]] int class_of_mean(std::uint64_t sum, std::uint64_t count);
 
 }  // namespace pygolf::entropy

@@ -55,7 +55,7 @@ class LineChooser {
             std::uint64_t least = std::numeric_limits<std::uint64_t>::max();
             for (int k = 0; k < kWindow; ++k) {
                 const std::uint64_t cost = windows_[i].costs[static_cast<std::size_t>(k)] +
-                                           *cost_table().window(magnitude(first + k), residual_class);
+                                           *cost_table().window(distance(first + k, 0), residual_class);
                 if (cost >= least) continue;
                 least = cost;
                 choice.lines.residuals[i] = first + k;

@@ -39,9 +39,9 @@ std::uint64_t exp2_negative(std::uint64_t x_q16) {
     return result >> whole;
 }
 
-std::uint64_t bell_exponent_q16(int spread_class, std::uint64_t m) {
+std::uint64_t bell_exponent_q16(int spread_class, std::uint64_t halves) {
     const int quarter = spread_class - 16;  // the spread's square is 2^(quarter / 4)
-    return m * m * kExponent[static_cast<unsigned>(quarter) % 4] >> (24 + (quarter >> 2));
+    return halves * halves * kExponent[static_cast<unsigned>(quarter) % 4] >> (26 + (quarter >> 2));
 }
 
 std::uint32_t log2_q16(std::uint64_t x) {
@@ -57,12 +57,12 @@ std::uint32_t log2_q16(std::uint64_t x) {
     return result;
 }
 
-SymbolTable::SymbolTable(int table)
+SymbolTable::SymbolTable(int table, int quantizer)
     : radius_(table_radius(table)), symbols_(static_cast<std::uint32_t>(2 * radius_ + 2)) {
     std::array<std::uint64_t, kMaxSymbols> bell{};
     for (int code = -radius_; code <= radius_; ++code) {
-        const auto magnitude = static_cast<std::uint64_t>(std::abs(code));
-        bell[static_cast<std::size_t>(code + radius_)] = exp2_negative(bell_exponent_q16(table, magnitude));
+        const auto halves = static_cast<std::uint64_t>(std::abs(2 * code + quantizer));
+        bell[static_cast<std::size_t>(code + radius_)] = exp2_negative(bell_exponent_q16(table, halves));
     }
     const std::uint64_t area = std::accumulate(bell.begin(), bell.end(), std::uint64_t{0});
     for (std::size_t symbol = 0; symbol < symbols_; ++symbol)
@@ -92,11 +92,11 @@ void SymbolTable::rebuild() {
     }
 }
 
-std::span<const SymbolTable, kTables> initial_tables() {
+std::span<const SymbolTable, 2 * kTables> initial_tables() {
     static const auto tables = [] {
-        auto made = std::make_unique<std::array<SymbolTable, kTables>>();
-        for (int table = 0; table < kTables; ++table)
-            (*made)[static_cast<std::size_t>(table)] = SymbolTable(table);
+        auto made = std::make_unique<std::array<SymbolTable, 2 * kTables>>();
+        for (int i = 0; i < 2 * kTables; ++i)
+            (*made)[static_cast<std::size_t>(i)] = SymbolTable(i % kTables, i / kTables);
         return made;
     }();
     return *tables;

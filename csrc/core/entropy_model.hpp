@@ -33,9 +33,9 @@ inline constexpr std::uint32_t kFrequencySum = std::uint32_t{1} << kFrequencyBit
 // 2^32 * 2^-x, rounded down at each factor 2^-(1/2), 2^-(1/4)... 2^-(1/65536) that x has, and at the shift.
 [[nodiscard]] std::uint64_t exp2_negative(std::uint64_t x_q16);
 
-// 2^16 * log2(e) * m^2 / (2 spread^2), rounded down, for a class of 0 to 63 and m < 2^12: the bell curve is
-// 2 to minus that.
-[[nodiscard]] std::uint64_t bell_exponent_q16(int spread_class, std::uint64_t m);
+// 2^16 * log2(e) * m^2 / (2 spread^2), rounded down, at the distance m = halves / 2 from the middle of a
+// class of 0 to 63, halves < 2^12: the bell curve is 2 to minus that.
+[[nodiscard]] std::uint64_t bell_exponent_q16(int spread_class, std::uint64_t halves);
 
 // floor(2^16 * log2(x)), x >= 1.
 [[nodiscard]] std::uint32_t log2_q16(std::uint64_t x);
@@ -46,10 +46,11 @@ struct Interval {
     std::uint16_t frequency;  // at least 1; below kFrequencySum, since every table has several symbols
 };
 
-// Adaptive frequencies of the symbols 0 .. 2 * radius (code + radius) and of the escape, the last symbol.
+// Adaptive frequencies of the symbols 0 .. 2 * radius (code + radius) and of the escape, the last symbol. The
+// curve they start from has its middle at 0 for quantizer 0, and at -1/2 for quantizer 1.
 class SymbolTable {
   public:
-    explicit SymbolTable(int table = 0);
+    explicit SymbolTable(int table = 0, int quantizer = 0);
 
     [[nodiscard]] int radius() const { return radius_; }
     [[nodiscard]] std::uint32_t escape() const { return symbols_ - 1; }
@@ -81,7 +82,8 @@ class SymbolTable {
     std::array<std::uint8_t, (kFrequencySum >> kBucketBits)> first_{};  // symbol at the start of each bucket
 };
 
-// The tables as every stream begins.
-[[nodiscard]] std::span<const SymbolTable, kTables> initial_tables();
+// The tables as every stream begins: those of quantizer 0, and then those of quantizer 1, which only a
+// trellis has.
+[[nodiscard]] std::span<const SymbolTable, 2 * kTables> initial_tables();
 
 }  // namespace pygolf::entropy

@@ -49,10 +49,18 @@ using Classes = std::vector<std::int16_t>;      // of the lines of one direction
 // The classes of `count` lines, clamped to [-4096, 4095].
 [[nodiscard]] Classes line_classes(const Lines& lines, Factors factors, std::size_t count);
 
+// For each column 1 if it is in the trellis, else 0; nothing without a trellis.
+[[nodiscard]] std::vector<std::uint8_t> trellis_columns(const SideInformation& side, std::size_t cols);
+
 // Spreads that make the codes and their own description short. rows * cols >= 1.
-[[nodiscard]] Spreads choose_spreads(std::span<const std::int8_t> codes_RC, std::size_t rows,
-                                     std::size_t cols, const LineFactors& factors);
-[[nodiscard]] Spreads choose_spreads(std::span<const std::int32_t> codes_RC, std::size_t rows,
-                                     std::size_t cols, const LineFactors& factors);
+template <typename Code>
+[[nodiscard]] Spreads choose_spreads(std::span<const Code> codes_RC, std::size_t rows, std::size_t cols,
+                                     const SideInformation& side);
+extern template Spreads choose_spreads(std::span<const std::int8_t>, std::size_t, std::size_t,
+                                       const SideInformation&);
+extern template Spreads choose_spreads(std::span<const std::int16_t>, std::size_t, std::size_t,
+                                       const SideInformation&);
+extern template Spreads choose_spreads(std::span<const std::int32_t>, std::size_t, std::size_t,
+                                       const SideInformation&);
 
 }  // namespace pygolf::entropy

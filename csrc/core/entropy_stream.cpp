@@ -9,6 +9,7 @@
 #include "byte_cursor.hpp"
 #include "entropy_model.hpp"
 #include "pygolf/error.hpp"
+#include "pygolf/trellis.hpp"
 
 namespace pygolf::entropy {
 namespace {
@@ -22,9 +23,9 @@ constexpr int kLengthBits = 5;  // of an escape's bit count
 
 using Tables = std::vector<SymbolTable>;
 
-Tables fresh_tables() {
+Tables fresh_tables(int states) {
     const auto initial = initial_tables();
-    return {initial.begin(), initial.end()};
+    return {initial.begin(), states == 1 ? initial.begin() + kTables : initial.end()};
 }
 
 // The tables are rebuilt after runs 1, 2, 3, 4, 6, 8, 12...: 2^k and 3 * 2^k. Rare rebuilds keep decoding
@@ -37,6 +38,38 @@ void learn(Tables& tables, std::size_t runs_done) {
 
 // A code without its low bits is the nearest multiple of 2^shift; the rest is -half or more.
 constexpr std::int64_t half_of(int shift) { return (std::int64_t{1} << shift) >> 1; }
+
+// The low bits of wide codes lie behind their run, so that decoding the symbols has no branch for them; with
+// a trellis, which needs all of a code before the next one, behind the code.
+
+// Which quantizer the next code belongs to.
+class Quantizers {
+  public:
+    explicit Quantizers(const StreamModel& model)
+        : walk_(model.states), inside_C_(model.inside_C), centre_(model.centre) {}
+
+    // Whether a code in the trellis belongs to quantizer 1.
+    [[nodiscard]] bool odd() const { return walk_.quantizer(true) != 0; }
+
+    // How far behind its table of quantizer 0 a code's table of quantizer 1 lies: nowhere for a code that is
+    // not in the trellis or loses low bits. It does not wait for the code before.
+    [[nodiscard]] std::size_t stride(int spread_class) const {
+        return spread_class < kTables ? inside_C_[col_] * std::size_t{kTables} : 0;
+    }
+
+    void advance(std::int32_t code) {
+        walk_.advance(std::int64_t{code} + centre_, inside_C_[col_]);
+        if (++col_ < inside_C_.size()) return;
+        walk_.restart();
+        col_ = 0;
+    }
+
+  private:
+    TrellisWalk walk_;
+    std::span<const std::uint8_t> inside_C_;
+    std::size_t col_ = 0;
+    std::int32_t centre_;
+};
 
 // --- encoder ---
 
@@ -70,17 +103,22 @@ void put_escaped(BitWriter& bits, std::int64_t high, int radius) {
 
 class StreamEncoder {
   public:
-    StreamEncoder(std::size_t count, int learning_shift) : weight_(std::uint32_t{1} << learning_shift) {
+    StreamEncoder(std::size_t count, const StreamModel& model)
+        : weight_(std::uint32_t{1} << model.learning_shift),
+          trellis_(model.states > 1),
+          quantizers_(model),
+          tables_(fresh_tables(model.states)) {
         intervals_.reserve(count);
     }
 
     void run(std::span<const std::uint8_t> classes, std::span<const std::int32_t> codes) {
-        for (std::size_t i = 0; i < codes.size(); ++i) add_symbol(classes[i], codes[i]);
         for (std::size_t i = 0; i < codes.size(); ++i) {
-            const int shift = shift_of(classes[i]);
-            const auto rest = static_cast<std::uint32_t>(codes[i] + half_of(shift));
-            bits_.put(rest & ((std::uint32_t{1} << shift) - 1), shift);
+            add_symbol(classes[i], codes[i]);
+            if (!trellis_) continue;
+            add_rest(classes[i], codes[i]);
+            quantizers_.advance(codes[i]);
         }
+        for (std::size_t i = 0; i < codes.size() && !trellis_; ++i) add_rest(classes[i], codes[i]);
         learn(tables_, ++runs_done_);
     }
 
@@ -104,12 +142,20 @@ class StreamEncoder {
     void add_symbol(int spread_class, std::int64_t code) {
         const int shift = shift_of(spread_class);
         const std::int64_t high = (code + half_of(shift)) >> shift;
-        SymbolTable& table = tables_[static_cast<std::size_t>(table_of(spread_class))];
+        const auto index = static_cast<std::size_t>(table_of(spread_class));
+        SymbolTable& table =
+            tables_[index + (trellis_ && quantizers_.odd() ? quantizers_.stride(spread_class) : 0)];
         const bool escaped = std::abs(high) > table.radius();
         if (escaped) put_escaped(bits_, high, table.radius());
         const auto symbol = escaped ? table.escape() : static_cast<std::uint32_t>(high + table.radius());
         intervals_.push_back(table.interval(symbol));
         table.count(symbol, weight_);
+    }
+
+    void add_rest(int spread_class, std::int32_t code) {
+        const int shift = shift_of(spread_class);
+        const auto rest = static_cast<std::uint32_t>(code + half_of(shift));
+        bits_.put(rest & ((std::uint32_t{1} << shift) - 1), shift);
     }
 
     [[nodiscard]] std::vector<std::uint8_t> assemble(State state, std::span<const Word> words) {
@@ -122,7 +168,9 @@ class StreamEncoder {
     }
 
     std::uint32_t weight_;
-    Tables tables_ = fresh_tables();
+    bool trellis_;
+    Quantizers quantizers_;
+    Tables tables_;
     std::size_t runs_done_ = 0;
     std::vector<Interval> intervals_;
     BitWriter bits_;
@@ -132,28 +180,18 @@ class StreamEncoder {
 
 class StreamDecoder {
   public:
-    StreamDecoder(std::span<const std::uint8_t> bytes, int learning_shift)
-        : weight_(std::uint32_t{1} << learning_shift) {
+    StreamDecoder(std::span<const std::uint8_t> bytes, const StreamModel& model)
+        : weight_(std::uint32_t{1} << model.learning_shift),
+          trellis_(model.states > 1),
+          quantizers_(model),
+          tables_(fresh_tables(model.states)) {
         if (bytes.size() < kStateBytes) fail_short();
         std::memcpy(&state_, bytes.data(), kStateBytes);
         left_ = bytes.subspan(kStateBytes);
     }
 
     void run(std::span<const std::uint8_t> classes, std::span<std::int32_t> codes) {
-        State state = state_;  // in a register, which a member is not
-        for (std::size_t i = 0; i < codes.size(); ++i) {
-            SymbolTable& table = tables_[table_index_[classes[i]]];
-            const auto slot = static_cast<std::uint32_t>(state % kFrequencySum);
-            const std::uint32_t symbol = table.find(slot);
-            const auto [start, frequency] = table.interval(symbol);
-            state = frequency * (state >> kFrequencyBits) + slot - start;
-            if (state < kLowest) state = state << kWordBits | take_word();
-            table.count(symbol, weight_);
-            codes[i] = symbol == table.escape() ? take_escaped(table.radius())
-                                                : static_cast<std::int32_t>(symbol) - table.radius();
-        }
-        state_ = state;
-        if (*std::ranges::max_element(classes) >= kTables) add_rests(classes, codes);
+        trellis_ ? run_trellis(classes, codes) : run_plain(classes, codes);
         learn(tables_, ++runs_done_);
     }
 
@@ -164,6 +202,41 @@ class StreamDecoder {
     }
 
   private:
+    void run_plain(std::span<const std::uint8_t> classes, std::span<std::int32_t> codes) {
+        State state = state_;  // in a register, which a member is not
+        for (std::size_t i = 0; i < codes.size(); ++i)
+            codes[i] = take_symbol(state, tables_[table_index_[classes[i]]]);
+        state_ = state;
+        if (*std::ranges::max_element(classes) < kTables) return;
+        for (std::size_t i = 0; i < codes.size(); ++i) codes[i] = with_rest(codes[i], classes[i]);
+    }
+
+    void run_trellis(std::span<const std::uint8_t> classes, std::span<std::int32_t> codes) {
+        State state = state_;
+        Quantizers quantizers = quantizers_;
+        for (std::size_t i = 0; i < codes.size(); ++i) {
+            const int k = classes[i];
+            SymbolTable* const even = &tables_[table_index_[classes[i]]];
+            SymbolTable* const odd = even + quantizers.stride(k);
+            codes[i] = take_symbol(state, quantizers.odd() ? *odd : *even);
+            if (k >= kTables) codes[i] = with_rest(codes[i], k);
+            quantizers.advance(codes[i]);
+        }
+        quantizers_ = quantizers;
+        state_ = state;
+    }
+
+    std::int32_t take_symbol(State& state, SymbolTable& table) {
+        const auto slot = static_cast<std::uint32_t>(state % kFrequencySum);
+        const std::uint32_t symbol = table.find(slot);
+        const auto [start, frequency] = table.interval(symbol);
+        state = frequency * (state >> kFrequencyBits) + slot - start;
+        if (state < kLowest) state = state << kWordBits | take_word();
+        table.count(symbol, weight_);
+        return symbol == table.escape() ? take_escaped(table.radius())
+                                        : static_cast<std::int32_t>(symbol) - table.radius();
+    }
+
     [[noreturn]] static void fail_short() {
         fail<FormatError>("[E3] entropy-coded codes: a stream ends before its last code", kDamaged);
     }
@@ -195,12 +268,10 @@ class StreamDecoder {
         return to_code(negative ? -magnitude : magnitude);
     }
 
-    void add_rests(std::span<const std::uint8_t> classes, std::span<std::int32_t> codes) {
-        for (std::size_t i = 0; i < codes.size(); ++i) {
-            const int shift = shift_of(classes[i]);
-            codes[i] = to_code(std::int64_t{codes[i]} * (std::int64_t{1} << shift) + take_bits(shift) -
-                               half_of(shift));
-        }
+    // The code whose high bits are `high`.
+    std::int32_t with_rest(std::int32_t high, int spread_class) {
+        const int shift = shift_of(spread_class);
+        return to_code(std::int64_t{high} * (std::int64_t{1} << shift) + take_bits(shift) - half_of(shift));
     }
 
     [[nodiscard]] static std::int32_t to_code(std::int64_t value) {
@@ -218,11 +289,13 @@ class StreamDecoder {
     }();
 
     std::uint32_t weight_;
+    bool trellis_;
+    Quantizers quantizers_;
     State state_ = 0;
     std::span<const std::uint8_t> left_;  // words from the front, raw bits from the back
     std::uint64_t pending_ = 0;           // raw bits taken from left_ and not yet used
     int pending_bits_ = 0;
-    Tables tables_ = fresh_tables();
+    Tables tables_;
     std::size_t runs_done_ = 0;
 };
 
@@ -234,9 +307,9 @@ void for_each_run(std::size_t count, const F& f) {
 
 }  // namespace
 
-std::vector<std::uint8_t> encode_stream(std::size_t count, int learning_shift, const FillClasses& classes,
-                                        const ReadCodes& codes) {
-    StreamEncoder encoder(count, learning_shift);
+std::vector<std::uint8_t> encode_stream(std::size_t count, const StreamModel& model,
+                                        const FillClasses& classes, const ReadCodes& codes) {
+    StreamEncoder encoder(count, model);
     std::array<std::uint8_t, kRun> run_classes;
     std::array<std::int32_t, kRun> run_codes;
     for_each_run(count, [&](std::size_t begin, std::size_t size) {
@@ -247,9 +320,9 @@ std::vector<std::uint8_t> encode_stream(std::size_t count, int learning_shift, c
     return encoder.finish();
 }
 
-void decode_stream(std::span<const std::uint8_t> bytes, std::size_t count, int learning_shift,
+void decode_stream(std::span<const std::uint8_t> bytes, std::size_t count, const StreamModel& model,
                    const FillClasses& classes, const WriteCodes& codes) {
-    StreamDecoder decoder(bytes, learning_shift);
+    StreamDecoder decoder(bytes, model);
     std::array<std::uint8_t, kRun> run_classes;
     std::array<std::int32_t, kRun> run_codes;
     for_each_run(count, [&](std::size_t begin, std::size_t size) {

@@ -20,12 +20,20 @@ using FillClasses = std::function<void(std::size_t begin, std::span<std::uint8_t
 using ReadCodes = std::function<void(std::size_t begin, std::span<std::int32_t> codes)>;
 using WriteCodes = std::function<void(std::size_t begin, std::span<const std::int32_t> codes)>;
 
-// An occurrence of a symbol adds 1 << learning_shift to a table that starts with a sum of about 2^16.
-[[nodiscard]] std::vector<std::uint8_t> encode_stream(std::size_t count, int learning_shift,
+struct StreamModel {
+    int learning_shift =
+        0;  // a symbol adds 1 << learning_shift to a table that starts with a sum of about 2^16
+    // Of codes with a trellis, whose streams begin with a row:
+    int states = 1;
+    std::span<const std::uint8_t> inside_C{};  // 1: the column is in the trellis
+    std::int32_t centre = 0;                   // what a caller took off every code
+};
+
+[[nodiscard]] std::vector<std::uint8_t> encode_stream(std::size_t count, const StreamModel& model,
                                                       const FillClasses& classes, const ReadCodes& codes);
 
 // FormatError E3 (ends early), E4 (is not used up) or E5 (a code has more than 32 bits).
-void decode_stream(std::span<const std::uint8_t> bytes, std::size_t count, int learning_shift,
+void decode_stream(std::span<const std::uint8_t> bytes, std::size_t count, const StreamModel& model,
                    const FillClasses& classes, const WriteCodes& codes);
 
 }  // namespace pygolf::entropy

@@ -1,20 +1,25 @@
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <functional>
 #include <numeric>
 #include <ranges>
+#include <tuple>
 
 #include "artifact_format.hpp"
 #include "pygolf/bitpack.hpp"
 #include "pygolf/error.hpp"
+#include "pygolf/trellis.hpp"
 #include "utf8.hpp"
 
 namespace pygolf {
 namespace {
 
-constexpr std::array<std::string_view, 2> kEncodingNames = {"dense", "rows"};
+constexpr std::array<std::string_view, 3> kEncodingNames = {"dense", "rows", "factors"};
 constexpr std::array<std::string_view, 3> kDTypeNames = {"float32", "float16", "bfloat16"};
-constexpr std::array<std::string_view, 3> kRoleNames = {"data", "scales", "codes"};
+constexpr std::array<std::string_view, 5> kRoleNames = {"data", "scales", "codes", "row factors",
+                                                        "column factors"};
+constexpr int kMaxOffset = kMaxLog - kMaxLogSpan;
 
 std::optional<Problem> name_problem(const TensorInfo& tensor) {
     const std::string& name = tensor.name;
@@ -29,10 +34,10 @@ std::optional<Problem> name_problem(const TensorInfo& tensor) {
 
 std::optional<Problem> shape_problem(const TensorInfo& tensor) {
     const std::size_t dimensions = tensor.shape.size();
-    const bool is_rows = tensor.encoding == Encoding::kRows;
-    if (is_rows ? dimensions != 2 : (dimensions < 1 || dimensions > 4)) {
-        return Problem{"A13",
-                       message("shape has ", dimensions, " dimensions, expected ", is_rows ? "2" : "1 to 4")};
+    const bool is_dense = tensor.encoding == Encoding::kDense;
+    if (is_dense ? dimensions < 1 || dimensions > 4 : dimensions != 2) {
+        return Problem{
+            "A13", message("shape has ", dimensions, " dimensions, expected ", is_dense ? "1 to 4" : "2")};
     }
     std::uint64_t elements = 1;  // at most 2^31 - 1 before each product with a 32-bit number: no overflow
     for (const std::uint32_t size : tensor.shape) {
@@ -53,14 +58,33 @@ std::optional<Problem> number_problem(const TensorInfo& tensor) {
     if (tensor.encoding == Encoding::kRows && (tensor.bits < kMinBits || tensor.bits > kMaxBits)) {
         return Problem{"A14", message("bits is ", tensor.bits, ", expected ", kMinBits, " to ", kMaxBits)};
     }
+    if (tensor.encoding == Encoding::kFactors && !is_trellis_states(tensor.states)) {
+        return Problem{"A14", message("trellis has ", tensor.states, " states, expected 1, 4 or 8")};
+    }
+    return std::nullopt;
+}
+
+std::optional<Problem> grid_problem(const TensorInfo& tensor) {
+    if (tensor.encoding != Encoding::kFactors) return std::nullopt;
+    if (!(tensor.step >= kMinStep && tensor.step < kMaxStep)) {  // NaN neither
+        return Problem{"A20", message("step is ", tensor.step, ", expected ", kMinStep,
+                                      " or more and less than ", kMaxStep)};
+    }
+    for (const std::int16_t offset : {tensor.row_offset, tensor.col_offset}) {
+        if (offset >= kMinLog && offset <= kMaxOffset) continue;
+        return Problem{"A20",
+                       message("offset of factors is ", offset, ", expected ", kMinLog, " to ", kMaxOffset)};
+    }
     return std::nullopt;
 }
 
 std::span<const Role> roles_of(Encoding encoding) {
     static constexpr std::array kDenseRoles = {Role::kData};
     static constexpr std::array kRowsRoles = {Role::kScales, Role::kCodes};
+    static constexpr std::array kFactorsRoles = {Role::kRowFactors, Role::kColFactors, Role::kCodes};
     if (encoding == Encoding::kDense) return kDenseRoles;
-    return kRowsRoles;
+    if (encoding == Encoding::kRows) return kRowsRoles;
+    return kFactorsRoles;
 }
 
 // Role ids as text: " 1 2", or " none".
@@ -80,9 +104,10 @@ std::optional<Problem> section_problem(const TensorInfo& tensor) {
     }
     for (const SectionInfo& section : tensor.sections) {
         const CodecInfo& codec = codec_info(section.codec);
-        if (section.role == Role::kCodes ? codec.for_codes : codec.for_others) continue;
+        if (codec.holds(content_of(tensor, section.role))) continue;
         return Problem{"A15", message("section ", role_name(section.role), " has codec '", codec.name,
-                                      "', which is not for ", role_name(section.role))};
+                                      "', which is not for ", role_name(section.role), " of encoding '",
+                                      encoding_name(tensor.encoding), "'")};
     }
     return std::nullopt;
 }
@@ -118,33 +143,63 @@ std::uint64_t TensorInfo::stored_bytes() const {
 }
 
 std::optional<Problem> tensor_problem(const TensorInfo& tensor) {
-    for (const auto& check : {name_problem, shape_problem, number_problem, section_problem}) {
+    for (const auto& check : {name_problem, shape_problem, number_problem, grid_problem, section_problem}) {
         if (auto problem = check(tensor)) return problem;
     }
     return std::nullopt;
 }
 
+Content content_of(const TensorInfo& tensor, Role role) {
+    if (role == Role::kData) return Content::kValues;
+    if (role == Role::kScales) return Content::kScales;
+    if (role != Role::kCodes) return Content::kFactors;
+    return tensor.encoding == Encoding::kRows ? Content::kCodes : Content::kWideCodes;
+}
+
+LineLogs line_logs(const TensorInfo& tensor, const PlainBytes& plain) {
+    LineLogs logs;
+    if (tensor.encoding == Encoding::kRows) {
+        // fp16 bits are about a logarithm: 16 steps an octave when the lowest six go.
+        const auto bytes = plain(Role::kScales);
+        std::vector<std::uint16_t> scales(tensor.shape[0]);
+        std::memcpy(scales.data(), bytes.data(), bytes.size());
+        for (const std::uint16_t scale : scales) logs.rows.push_back(static_cast<std::int16_t>(scale >> 6));
+        return logs;
+    }
+    for (const auto& [role, offset, lines] : {std::tuple(Role::kRowFactors, tensor.row_offset, &logs.rows),
+                                              std::tuple(Role::kColFactors, tensor.col_offset, &logs.cols)}) {
+        for (const std::byte factor : plain(role))
+            lines->push_back(static_cast<std::int16_t>(offset + std::to_integer<int>(factor)));
+    }
+    return logs;
+}
+
 SectionContext section_context(const TensorInfo& tensor, Role role, const std::string& where,
-                               std::span<const std::uint16_t> scales) {
+                               const LineLogs& logs) {
     SectionContext context;
     context.where = message(where, ": tensor '", tensor.name, "', section ", role_name(role));
-    if (role == Role::kData) {
-        context.element_bytes = dtype_bytes(tensor.dtype);
-        context.plain_bytes = tensor.elements() * context.element_bytes;
-        return context;
+    context.content = content_of(tensor, role);
+    switch (context.content) {
+        case Content::kValues:
+            context.element_bytes = dtype_bytes(tensor.dtype);
+            context.plain_bytes = tensor.elements() * context.element_bytes;
+            return context;
+        case Content::kScales:
+        case Content::kFactors:
+            context.rows = 1;
+            context.cols = tensor.shape[role == Role::kColFactors ? 1 : 0];
+            break;
+        case Content::kCodes:
+        case Content::kWideCodes:
+            context.rows = tensor.shape[0];
+            context.cols = tensor.shape[1];
+            context.bits = tensor.bits;
+            context.side = {logs.rows, logs.cols, tensor.states};
+            break;
     }
-    context.rows = tensor.shape[0];
-    if (role == Role::kScales) {
-        context.content = Content::kScales;
-        context.element_bytes = sizeof(std::uint16_t);
-        context.plain_bytes = context.rows * context.element_bytes;
-        return context;
-    }
-    context.content = Content::kCodes;
-    context.plain_bytes = tensor.elements();
-    context.cols = tensor.shape[1];
-    context.bits = tensor.bits;
-    context.scales = scales;
+    const bool is_byte = context.content == Content::kCodes || context.content == Content::kFactors;
+    context.element_bytes = is_byte ? 1 : 2;
+    context.plain_bytes = context.rows * context.cols * context.element_bytes;
     return context;
 }
 

@@ -25,7 +25,7 @@ void list(const pygolf::ArtifactReader& reader) {
     std::printf("%s\n", reader.manifest().c_str());
     for (const auto& tensor : reader.tensors()) {
         const auto codec = pygolf::codec_info(tensor.sections.back().codec).name;
-        std::printf("%-40s %-16s %-5s %-10s %10llu bytes\n", tensor.name.c_str(), shape_text(tensor).c_str(),
+        std::printf("%-40s %-16s %-7s %-10s %10llu bytes\n", tensor.name.c_str(), shape_text(tensor).c_str(),
                     std::string(pygolf::encoding_name(tensor.encoding)).c_str(), std::string(codec).c_str(),
                     static_cast<unsigned long long>(tensor.stored_bytes()));
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,10 @@ def load_artifact(path: Path, runtime: Runtime) -> LoadedArtifact:
     except (ConfigError, TypeError) as error:
         raise FormatError(f"{path}: the manifest's model cannot be built: {error}") from None
     _check_tensors(path, reader, model)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(torch.from_numpy(reader.dequantize(name)).view(parameter.shape))
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    with torch.no_grad(), ThreadPoolExecutor() as pool:  # decoding runs without the GIL
+        for parameter, values in zip(parameters, pool.map(reader.dequantize, names), strict=True):
+            parameter.copy_(torch.from_numpy(values).view(parameter.shape))
     return LoadedArtifact(place(model, runtime), manifest)
 
 

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from entropy_reference import trellis_levels
 
 from pygolf._core import ArtifactWriter
 
@@ -36,6 +37,17 @@ def noise(count: int, limit: int) -> np.ndarray:
     return total * (2 * limit + 1) // (3 * 65_536) - limit
 
 
+def factor_values(
+    codes_RC: np.ndarray, row_logs_R: np.ndarray, col_logs_C: np.ndarray, step: np.float32, states: int
+) -> np.ndarray:
+    """Values of a `factors` tensor by csrc/FORMAT.md, float32 [R, C]."""
+    sixteenths = np.array([2 ** (k / 16) for k in range(16)], np.float32)
+    logs_RC = row_logs_R[:, None].astype(int) + col_logs_C
+    units_RC = step * np.ldexp(sixteenths[logs_RC % 16], logs_RC // 16)
+    levels_RC = np.array([trellis_levels(row, col_logs_C.tolist(), states) for row in codes_RC.tolist()])
+    return levels_RC.astype(np.float32) * units_RC
+
+
 @pytest.fixture
 def fill() -> Callable[[ArtifactWriter], dict[str, np.ndarray]]:
     """Adds one tensor of every encoding, dtype and codec; returns name -> float32 values."""
@@ -57,6 +69,24 @@ def fill() -> Callable[[ArtifactWriter], dict[str, np.ndarray]]:
             values[f"float32.{codec}"] = numbers.reshape(2, 3, 3, 5)
             values[f"float16.{codec}"] = half.astype(np.float32).reshape(6, 15)
             values[f"bfloat16.{codec}"] = (bfloat16.astype(np.uint32) << 16).view(np.float32)
+        return values
+
+    return add_all
+
+
+@pytest.fixture
+def fill_factors() -> Callable[[ArtifactWriter], dict[str, np.ndarray]]:
+    """Adds tensors of encoding `factors` with every trellis and codec; returns name -> float32 values."""
+
+    def add_all(writer: ArtifactWriter) -> dict[str, np.ndarray]:
+        row_logs = (2 * noise(67, 20) - 90).astype(np.int16)
+        col_logs = noise(70, 20).astype(np.int16)
+        values = {}
+        for states, codec, limit in ((1, "entropy", 9), (4, "entropy", 300), (8, "entropy", 5), (8, "zstd", 40)):
+            codes = noise(67 * 70, limit).astype(np.int16).reshape(67, 70)
+            name = f"factors.{states}.{codec}"
+            writer.add_factors(name, codes, row_logs, col_logs, step=0.0375, states=states, codec=codec)
+            values[name] = factor_values(codes, row_logs, col_logs, np.float32(0.0375), states)
         return values
 
     return add_all

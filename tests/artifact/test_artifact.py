@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import zstandard
+from entropy_reference import Trellis
 
-from pygolf._core import ArgumentError, ArtifactReader, ArtifactWriter
+from pygolf._core import ArgumentError, ArtifactReader, ArtifactWriter, coded_bytes
 
 Fill = Callable[[ArtifactWriter], dict[str, np.ndarray]]
 
@@ -42,6 +43,43 @@ def test_values_come_back(path: Path, fill: Fill) -> None:
     np.testing.assert_array_equal(reader.dense("float16.zstd"), values["float16.zstd"].astype(np.float16))
     assert reader.dense("bfloat16.raw").dtype == np.uint16
     reader.check()
+
+
+def test_factors_come_back(path: Path, fill_factors: Fill) -> None:
+    writer = ArtifactWriter("{}")
+    values = fill_factors(writer)
+    writer.write(path)
+    reader = ArtifactReader(path)
+    for tensor in reader.tensors:
+        np.testing.assert_array_equal(reader.dequantize(tensor.name), values[tensor.name])
+        codes, row_logs, col_logs = (
+            reader.codes(tensor.name),
+            reader.row_logs(tensor.name),
+            reader.col_logs(tensor.name),
+        )
+        assert (codes.dtype, row_logs.dtype, col_logs.dtype) == (np.int16, np.int16, np.int16)
+        assert (tensor.encoding, tensor.bits, tensor.step) == ("factors", None, np.float32(0.0375))
+        if tensor.codec == "entropy":
+            for threads in (1, 3):
+                assert coded_bytes(codes, row_logs, col_logs, tensor.states, threads) == tensor.stored_bytes
+    writer = ArtifactWriter("{}")
+    copy = reader.codes("factors.8.zstd")
+    writer.add_factors("again", copy, row_logs, col_logs, step=tensor.step, states=8, codec="raw")
+    writer.write(path)
+    np.testing.assert_array_equal(ArtifactReader(path).dequantize("again"), values["factors.8.zstd"])
+
+
+def test_the_trellis_is_a_context() -> None:
+    """Codes 2, 3 and 4 of quantizer 0 are -2, -3 and -4 of quantizer 1: who does not know which pays a bit a code."""
+    codes = np.random.default_rng(0).integers(2, 5, (512, 128)).astype(np.int16)
+    for row in codes:
+        trellis = Trellis(8)
+        for i, code in enumerate(row.tolist()):
+            row[i] = -code if trellis.quantizer(0) else code
+            trellis.advance(code, 0)
+    logs = np.zeros(512, np.int16)
+    known, unknown = (coded_bytes(codes, logs, logs[:128], states) for states in (8, 1))
+    assert known < unknown - 0.95 * codes.size / 8
 
 
 def test_tensor_info_describes_the_file(path: Path, fill: Fill) -> None:
@@ -178,6 +216,12 @@ def test_writer_refuses_what_the_format_cannot_hold() -> None:
     def dense(array: np.ndarray, **options: Any) -> Callable[[], None]:
         return lambda: writer.add_dense("w", array, **options)
 
+    wide, row_logs, col_logs = codes.astype(np.int16), np.zeros(2, np.int16), np.zeros(3, np.int16)
+
+    def factors(**changes: Any) -> Callable[[], None]:
+        arguments = {"codes": wide, "row_logs": row_logs, "col_logs": col_logs, "step": 1.0, **changes}
+        return lambda: writer.add_factors("w", **arguments)
+
     half = np.ones(3, np.float16)
     attempts = {
         "was added before": rows(name="there"),
@@ -201,6 +245,15 @@ def test_writer_refuses_what_the_format_cannot_hold() -> None:
         "shape has 0 dimensions": dense(np.zeros((), np.float16)),
         "shape has 5 dimensions": dense(half.reshape(1, 1, 1, 1, 3)),
         "shape has dimension 0": dense(half[:0]),
+        "is a int8 array of shape .* expected a C-contiguous int16": factors(codes=codes),
+        r"codes have shape \(2, 3\), row_logs \(3,\) and col_logs \(3,\)": factors(row_logs=np.zeros(3, np.int16)),
+        "row logarithms are -600 to 0, expected -512 to 511": factors(row_logs=np.array([0, -600], np.int16)),
+        "row logarithms are 0 to 256, .* at most 255 apart": factors(row_logs=np.array([0, 256], np.int16)),
+        "column logarithms are 0 to 512": factors(col_logs=np.array([0, 0, 512], np.int16)),
+        "trellis has 2 states, expected 1, 4 or 8": factors(states=2),
+        "step is 0, expected 8.67362e-19 or more": factors(step=0.0),
+        "step is nan": factors(step=float("nan")),
+        "codec 'bitpack', which is not for codes of encoding 'factors'": factors(codec="bitpack"),
     }
     for pattern, attempt in attempts.items():
         with pytest.raises(ArgumentError, match=pattern):

@@ -38,6 +38,9 @@ def is_refused(path: Path) -> bool:
 def path(tmp_path: Path, fill: Fill) -> Path:
     """A small artifact with a tensor of every kind."""
     writer = ArtifactWriter('{"manifest": "of a small artifact"}')
+    codes, logs = np.arange(-60, 60, dtype=np.int16).reshape(6, 20), np.arange(20, dtype=np.int16)
+    for states in (1, 8):
+        writer.add_factors(f"factors.{states}", codes, logs[:6], logs, step=0.5, states=states)
     fill(writer)
     writer.write(tmp_path / "model.golf")
     return tmp_path / "model.golf"

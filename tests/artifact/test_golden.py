@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -30,15 +29,24 @@ def test_file_made_by_hand_gives_its_values(golden: ModuleType) -> None:
     dense = np.array(golden.NUMBERS_2x3, np.float32)
     names = [tensor.name for tensor in reader.tensors]
     assert names[:3] == ["rows.raw", "rows.bitpack", "rows.bytes-zstd"]
-    assert names[3:] == ["dense.float32", "dense.float16.é", "dense.bfloat16"]
-    for name in names:
+    assert names[3:] == ["dense.float32", "dense.float16.é", "dense.bfloat16", "factors.raw", "factors.trellis"]
+    for name in names[:6]:
         np.testing.assert_array_equal(reader.dequantize(name), rows if name in names[:3] else dense)
+    octaves = (np.array(golden.ROW_LOGS_2)[:, None] + golden.COL_LOGS_5) / 16
+    units = (golden.STEP * 2**octaves).astype(np.float32)
+    np.testing.assert_array_equal(reader.dequantize("factors.raw"), np.array(golden.CODES_2x5, np.float32) * units)
+    np.testing.assert_array_equal(reader.dequantize("factors.trellis"), np.array(golden.LEVELS_2x5, np.float32) * units)
+    assert (reader.row_logs("factors.raw").tolist(), reader.col_logs("factors.raw").tolist()) == (
+        golden.ROW_LOGS_2,
+        golden.COL_LOGS_5,
+    )
     reader.check()
 
 
-def test_file_of_the_first_release_gives_its_values(fill: Callable[..., dict[str, np.ndarray]]) -> None:
-    values = fill(_core.ArtifactWriter("{}"))
-    reader = _core.ArtifactReader(GOLDEN / "good/written_by_0.1.golf")
+@pytest.mark.parametrize(("file", "fixture"), [("written_by_0.1", "fill"), ("factors_by_0.1", "fill_factors")])
+def test_files_of_the_first_release_give_their_values(file: str, fixture: str, request: pytest.FixtureRequest) -> None:
+    values = request.getfixturevalue(fixture)(_core.ArtifactWriter("{}"))
+    reader = _core.ArtifactReader(GOLDEN / f"good/{file}.golf")
     assert [tensor.name for tensor in reader.tensors] == list(values)
     for name, expected in values.items():
         np.testing.assert_array_equal(reader.dequantize(name), expected)

@@ -41,10 +41,13 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work / "examples" / "inspect_artifact"
 
 
-def test_example_reads_what_python_wrote(program: Path, tmp_path: Path, fill: Callable[..., Any]) -> None:
+def test_example_reads_what_python_wrote(
+    program: Path, tmp_path: Path, fill: Callable[..., Any], fill_factors: Callable[..., Any]
+) -> None:
     path = tmp_path / "model.golf"
     writer = ArtifactWriter('{"made": "by a test"}')
     fill(writer)
+    fill_factors(writer)
     writer.write(path)
     reader = ArtifactReader(path)
     listing = run(program, path)

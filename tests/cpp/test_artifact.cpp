@@ -54,12 +54,26 @@ TEST(Artifact, GoldenFileGivesItsValues) {
     const auto reader = ArtifactReader::open(kGolden / "good/made_by_hand.golf");
     const std::vector<float> rows = {0.5F, -0.5F, 15.5F, -15.5F, 0, 10, -12, 4, 6, -6};
     const std::vector<float> dense = {1, -2, 0.5F, 0, 96, -0.125F};
-    ASSERT_EQ(reader.tensors().size(), 6U);
+    ASSERT_EQ(reader.tensors().size(), 8U);
     for (const TensorInfo& tensor : reader.tensors()) {
+        if (tensor.encoding == Encoding::kFactors) continue;
         std::vector<float> values(tensor.elements());
         reader.dequantize(tensor.name, values);
         EXPECT_EQ(values, tensor.encoding == Encoding::kRows ? rows : dense) << tensor.name;
     }
+    // Units are 1/4 and 1/2 times 1, 2, 4 sqrt(2), 2^(-7/16), 1. The trellis has levels of its own, but not
+    // in column 3.
+    const float root = 0x1.6a09e6p0F;
+    const float odd = 0x1.7a1148p-2F;
+    const std::vector<float> plain = {0.25F, -0.5F, 31 * root, -15.5F * odd, 0,
+                                      2.5F,  -6,    4 * root,  3 * odd,      -1.5F};
+    const std::vector<float> trellis = {0.5F, -0.5F, 63 * root, -31 * odd, 0,
+                                        5,    -11,   8 * root,  6 * odd,   -2.5F};
+    std::vector<float> values(10);
+    reader.dequantize("factors.raw", values);
+    EXPECT_EQ(values, plain);
+    reader.dequantize("factors.trellis", values);
+    EXPECT_EQ(values, trellis);
 }
 
 TEST(Artifact, EveryGoldenBadFileIsRefusedWithItsRule) {
@@ -96,6 +110,30 @@ TEST_F(ArtifactFile, CodesAndScalesComeBack) {
     EXPECT_THROW(reader.codes("w", std::span(found_codes).first(5)), ArgumentError);
     EXPECT_THROW(reader.dequantize("w", std::span(values).first(5)), ArgumentError);
     EXPECT_THROW(reader.dequantize("v", values), ArgumentError);
+}
+
+TEST_F(ArtifactFile, FactorsComeBackAndHaveTheirSize) {
+    const std::vector<std::int16_t> codes = {1, -1, 32767, -32768, 0, 5};
+    const std::vector<std::int16_t> row_logs = {-512, -257};
+    const std::vector<std::int16_t> col_logs = {256, 511, 300};
+    const FactorGrid grid{8, 0x1p-60F, row_logs, col_logs};
+    ArtifactWriter writer("{}");
+    writer.add_factors("w", codes, grid);
+    writer.write(path_);
+    const auto reader = ArtifactReader::open(path_);
+    EXPECT_EQ(reader.find("w").stored_bytes(), coded_bytes(codes, grid, 1));
+    EXPECT_EQ(reader.logs("w", Role::kRowFactors), row_logs);
+    EXPECT_EQ(reader.logs("w", Role::kColFactors), col_logs);
+    std::vector<std::int16_t> found(6);
+    reader.codes("w", found);
+    EXPECT_EQ(found, codes);
+    std::vector<float> values(6);
+    std::vector<float> expected(6);
+    reader.dequantize("w", values);
+    dequantize_factors(codes, grid, expected);
+    EXPECT_EQ(values, expected);
+    EXPECT_EQ(values[0], 2 * 0x1p-60F * factor_of(-256));
+    EXPECT_THROW((void)reader.logs("w", Role::kScales), ArgumentError);
 }
 
 TEST_F(ArtifactFile, RawSectionsAreInTheMapAndSurviveAMove) {

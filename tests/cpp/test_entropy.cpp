@@ -10,6 +10,7 @@
 #include <iterator>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -25,12 +26,13 @@ using Codes = std::vector<std::int32_t>;
 
 constexpr EntropyOptions kSmallStreams{.stream_bits = kMinStreamBits, .threads = 1};
 
-Bytes encode(const CodeTensor& tensor, const EntropyOptions& options = {}, const LineFactors& factors = {}) {
+Bytes encode(const CodeTensor& tensor, const EntropyOptions& options = {},
+             const SideInformation& factors = {}) {
     return encode_codes(std::span<const std::int32_t>(tensor.codes), tensor.rows, tensor.cols, options,
                         factors);
 }
 
-Codes decode(const Bytes& bytes, std::size_t rows, std::size_t cols, const LineFactors& factors = {},
+Codes decode(const Bytes& bytes, std::size_t rows, std::size_t cols, const SideInformation& factors = {},
              int threads = 1) {
     Codes codes(rows * cols, 99);
     decode_codes(bytes, rows, cols, std::span(codes), factors, threads);
@@ -47,6 +49,13 @@ CodeTensor filled(std::size_t rows, std::size_t cols, const std::function<std::i
     CodeTensor tensor{rows, cols, Codes(rows * cols)};
     std::ranges::generate(tensor.codes, code);
     return tensor;
+}
+
+// 0, 1, 2...
+std::vector<std::int16_t> ramp(std::size_t count) {
+    std::vector<std::int16_t> numbers(count);
+    std::iota(numbers.begin(), numbers.end(), std::int16_t{0});
+    return numbers;
 }
 
 // Bytes of the codes if each class of codes had a table of its own that cost nothing.
@@ -70,7 +79,7 @@ double entropy_bytes(const CodeTensor& tensor) {
 
 // The rule at the start of the FormatError that decoding throws; "none" if it throws none.
 std::string broken_rule(const Bytes& bytes, std::size_t rows, std::size_t cols,
-                        const LineFactors& factors = {}) {
+                        const SideInformation& factors = {}) {
     try {
         decode(bytes, rows, cols, factors);
     } catch (const FormatError& error) {
@@ -132,9 +141,27 @@ TEST(Entropy, ExtremeCodesComeBack) {
 
 TEST(Entropy, ThreadsChangeNothing) {
     const CodeTensor tensor = varied_codes(300, 200, 50, 3);
-    const Bytes bytes = encode(tensor, {kMinStreamBits, 1});
-    EXPECT_EQ(encode(tensor, {kMinStreamBits, 4}), bytes);
-    EXPECT_EQ(decode(bytes, 300, 200, {}, 4), tensor.codes);
+    for (const int states : {1, 8}) {
+        const SideInformation side{{}, {}, states};
+        const Bytes bytes = encode(tensor, {kMinStreamBits, 1}, side);
+        EXPECT_EQ(encode(tensor, {kMinStreamBits, 4}, side), bytes);
+        EXPECT_EQ(decode(bytes, 300, 200, side, 4), tensor.codes);
+    }
+}
+
+TEST(Entropy, CodesOfATrellisComeBack) {
+    for (const auto& [rows, cols] :
+         {Shape{1, 1}, Shape{1, 5000}, Shape{5000, 1}, Shape{63, 65}, Shape{129, 3}}) {
+        for (const std::int64_t scale : {0, 1, 40, 4'000, 1'000'000'000}) {
+            const CodeTensor tensor = varied_codes(rows, cols, scale, 7);
+            const auto columns = ramp(cols);
+            for (const int states : {4, 8}) {
+                const SideInformation side{{}, columns, states};
+                const Bytes bytes = encode(tensor, kSmallStreams, side);
+                ASSERT_EQ(decode(bytes, rows, cols, side), tensor.codes) << rows << " rows, scale " << scale;
+            }
+        }
+    }
 }
 
 // --- sizes ---
@@ -153,7 +180,7 @@ TEST(EntropySize, FollowsTheSpreadOfRowsAndColumns) {
 TEST(EntropySize, FactorsReplaceDescriptions) {
     const CodeTensor tensor = varied_codes(256, 256, 12, 6);
     const auto lines = varied_factors(256);
-    const LineFactors factors{lines, lines};
+    const SideInformation factors{lines, lines};
     const Bytes without = encode(tensor);
     const Bytes with = encode(tensor, {}, factors);
     EXPECT_LT(with.size() + 60, without.size());
@@ -216,6 +243,11 @@ TEST(EntropyBytes, GoldenFiles) {
     EXPECT_EQ(encode(varied, kSmallStreams, {rows, {}}), read_golden("entropy_varied.bin"));
     const CodeTensor wide = varied_codes(7, 40, 300'000, 12);  // shifts and escapes
     EXPECT_EQ(encode(wide), read_golden("entropy_wide.bin"));
+    const auto columns = ramp(64);                                       // half of them outside the trellis
+    for (const auto& [states, scale] : {std::pair{4, 30}, {8, 3000}}) {  // 3000: low bits beside the trellis
+        const Bytes bytes = encode(varied_codes(73, 64, scale, 13), kSmallStreams, {{}, columns, states});
+        EXPECT_EQ(bytes, read_golden("entropy_trellis" + std::to_string(states) + ".bin"));
+    }
 }
 
 // --- damage ---
@@ -279,6 +311,7 @@ TEST(Entropy, RefusesWhatDoesNotFit) {
     const std::vector<std::int16_t> factors(4);
     EXPECT_THROW((void)encode_codes(std::span(codes), 3, 4, {}, {factors, {}}), ArgumentError);
     EXPECT_NO_THROW((void)encode_codes(std::span(codes), 3, 4, {}, {{}, factors}));
+    EXPECT_THROW((void)encode_codes(std::span(codes), 3, 4, {}, {{}, {}, 2}), ArgumentError);
 }
 
 }  // namespace

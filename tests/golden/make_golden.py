@@ -2,8 +2,9 @@
 
 `good/` holds files that must be read, `bad/` files that must be refused; the name of a bad one says how:
 `RULE.ERROR.what.golf`. Run `python tests/golden/make_golden.py` after a change of format; a test compares the
-committed bytes with what this script makes. `good/written_by_0.1.golf` is not from here: ArtifactWriter of version 0.1
-wrote it from the tensors of tests/artifact/conftest.py, and every later version must read it.
+committed bytes with what this script makes. `good/written_by_0.1.golf` and `good/factors_by_0.1.golf` are not from
+here: ArtifactWriter of version 0.1 wrote them from the tensors of tests/artifact/conftest.py, and every later version
+must read them.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
-DENSE, ROWS = 0, 1
+DENSE, ROWS, FACTORS = 0, 1, 2
 FLOAT32, FLOAT16, BFLOAT16 = 0, 1, 2
-DATA, SCALES, CODES = 0, 1, 2
-RAW, BITPACK, BYTES_ZSTD, ZSTD = 0, 1, 2, 3
+DATA, SCALES, CODES, ROW_FACTORS, COL_FACTORS = 0, 1, 2, 3, 4
+RAW, BITPACK, BYTES_ZSTD, ZSTD, ENTROPY = 0, 1, 2, 3, 4
 
 
 def zstd_frame(plain: bytes) -> bytes:
@@ -46,15 +47,16 @@ class Section:
 class Tensor:
     name: bytes
     encoding: int
-    parameter: int  # dtype of dense, bits of rows
+    parameter: int  # dtype of dense, bits of rows, states of factors
     shape: tuple[int, ...]
     sections: list[Section]
+    grid: bytes = b""  # step and offsets of factors
 
     def record(self) -> bytes:
         head = struct.pack("<BBB", self.encoding, self.parameter, len(self.name)) + self.name
         shape = struct.pack(f"<B{len(self.shape)}I", len(self.shape), *self.shape)
         sections = b"".join(section.record() for section in self.sections)
-        return head + shape + struct.pack("<B", len(self.sections)) + sections
+        return head + shape + self.grid + struct.pack("<B", len(self.sections)) + sections
 
 
 @dataclass
@@ -116,6 +118,15 @@ CODES_PACKED = bytes.fromhex("c1ff8540a10b430f")  # 6 bits; the upper half of th
 SCALES_BYTES = struct.pack("<2e", *SCALES_2)
 NUMBERS = [number for row in NUMBERS_2x3 for number in row]
 
+# Of the factors tensors, which have the same codes: logarithms, and the levels (units) of a trellis of four states that
+# column 3 is not part of.
+STEP = 0.5
+ROW_LOGS_2 = [-16, 0]
+COL_LOGS_5 = [0, 16, 40, -7, 0]
+LEVELS_2x5 = [[2, -1, 63, -62, 0], [10, -11, 4, 6, -5]]
+WIDE_BYTES = struct.pack("<10h", *CODES_2x5[0], *CODES_2x5[1])
+ROW_BYTES, COL_BYTES = bytes([0, 16]), bytes([8, 24, 48, 1, 8])
+
 
 def planes(plain: bytes, element_bytes: int) -> bytes:
     return b"".join(plain[i::element_bytes] for i in range(element_bytes))
@@ -130,6 +141,15 @@ def dense(name: bytes, dtype: int, plain: bytes, codec: int = RAW) -> Tensor:
     return Tensor(name, DENSE, dtype, (2, 3), [Section(DATA, codec, plain)])
 
 
+def grid(step: float = STEP, row_offset: int = -16, col_offset: int = -8) -> bytes:
+    return struct.pack("<f2h", step, row_offset, col_offset)
+
+
+def factors(name: bytes, states: int, codec: int = RAW, stored: bytes = WIDE_BYTES) -> Tensor:
+    sides = [Section(ROW_FACTORS, RAW, ROW_BYTES), Section(COL_FACTORS, RAW, COL_BYTES)]
+    return Tensor(name, FACTORS, states, (2, 5), [*sides, Section(CODES, codec, stored)], grid())
+
+
 def good() -> Artifact:
     """One tensor of each encoding, dtype and codec."""
     float32, float16 = struct.pack("<6f", *NUMBERS), struct.pack("<6e", *NUMBERS)
@@ -142,6 +162,8 @@ def good() -> Artifact:
             dense(b"dense.float32", FLOAT32, float32),
             dense("dense.float16.\u00e9".encode(), FLOAT16, zstd_frame(planes(float16, 2)), ZSTD),
             dense(b"dense.bfloat16", BFLOAT16, bfloat16),
+            factors(b"factors.raw", 1),
+            factors(b"factors.trellis", 4, ZSTD, zstd_frame(planes(WIDE_BYTES, 2))),
         ]
     )
 
@@ -175,8 +197,20 @@ def bytes_of(change: Callable[[bytes], bytes]) -> Callable[[], bytes]:
 
 
 ROWS_RAW = rows(b"rows", RAW, CODES_BYTES)
+FACTORS_RAW = factors(b"factors", 1)
+# Three row factors 1, 0, 256 (d = 1) and three codes 5, 40000, -5 as the entropy coder has them.
+FACTORS_256 = bytes.fromhex("0106ac014700f7384cacb5dd010001b7")
+CODES_40000 = bytes.fromhex("06aad0018200433e1bde4e74000001f9a15ff0")
 DENSE_F32 = dense(b"dense", FLOAT32, struct.pack("<6f", *NUMBERS))
 HUGE = 2**64 - 1
+COLUMN = Tensor(
+    b"column",
+    FACTORS,
+    1,
+    (3, 1),
+    [Section(ROW_FACTORS, RAW, bytes(3)), Section(COL_FACTORS, RAW, bytes(1)), Section(CODES, RAW, bytes(6))],
+    grid(),
+)
 
 BAD: dict[str, Callable[[], Artifact | bytes]] = {
     "A2.FormatError.empty": lambda: b"",
@@ -204,6 +238,17 @@ BAD: dict[str, Callable[[], Artifact | bytes]] = {
         BYTES_ZSTD, zstd_frame(CODES_BYTES[:5]) + zstd_frame(CODES_BYTES[5:])
     ),
     "A9.FormatError.section-trailing": with_section(BYTES_ZSTD, zstd_frame(CODES_BYTES) + b"\0"),
+    "A9.FormatError.entropy-cut": with_section(ENTROPY, CODES_40000[:-1], COLUMN),
+    "A9.FormatError.entropy-code-40000": with_section(ENTROPY, CODES_40000, COLUMN),
+    "A9.FormatError.entropy-factor-256": with_tensor(
+        COLUMN, sections=[Section(ROW_FACTORS, ENTROPY, FACTORS_256), *COLUMN.sections[1:]]
+    ),
+    "A9.FormatError.entropy-factor-512": with_tensor(
+        COLUMN, sections=[Section(ROW_FACTORS, ENTROPY, b"\2" + FACTORS_256[1:]), *COLUMN.sections[1:]]
+    ),
+    "A9.FormatError.entropy-factors-d-0": with_tensor(
+        COLUMN, sections=[Section(ROW_FACTORS, ENTROPY, b"\0" + FACTORS_256[1:]), *COLUMN.sections[1:]]
+    ),
     "A10.FormatError.manifest-latin1": changed(manifest=b'{"name": "\xe9"}'),
     "A11.FormatError.cut": changed(table_cut=1),
     "A11.FormatError.count": changed(table_count=2**32 - 1),
@@ -218,16 +263,24 @@ BAD: dict[str, Callable[[], Artifact | bytes]] = {
     "A13.FormatError.too-many": with_tensor(DENSE_F32, shape=(2**16, 2**15)),
     "A13.FormatError.overflow": with_tensor(DENSE_F32, shape=(2**31, 2**31, 2**31, 6)),
     "A13.FormatError.rows-3d": with_tensor(ROWS_RAW, shape=(2, 5, 1)),
-    "A14.VersionError.encoding": with_tensor(ROWS_RAW, encoding=2),
+    "A13.FormatError.factors-1d": with_tensor(FACTORS_RAW, shape=(10,)),
+    "A14.VersionError.encoding": with_tensor(ROWS_RAW, encoding=3),
     "A14.FormatError.dtype": with_tensor(DENSE_F32, parameter=3),
     "A14.FormatError.bits-1": with_tensor(ROWS_RAW, parameter=1),
     "A14.FormatError.bits-9": with_tensor(ROWS_RAW, parameter=9),
+    "A14.FormatError.states-0": with_tensor(FACTORS_RAW, parameter=0),
+    "A14.FormatError.states-2": with_tensor(FACTORS_RAW, parameter=2),
     "A15.VersionError.codec": with_section(200, CODES_BYTES),
     "A15.FormatError.data-bitpack": with_section(BITPACK, DENSE_F32.sections[0].stored, DENSE_F32),
     "A15.FormatError.codes-zstd": with_section(ZSTD, zstd_frame(CODES_BYTES)),
+    "A15.FormatError.factors-bytes-zstd": with_section(BYTES_ZSTD, zstd_frame(CODES_BYTES), FACTORS_RAW),
+    "A15.FormatError.data-entropy": with_section(ENTROPY, DENSE_F32.sections[0].stored, DENSE_F32),
     "A16.FormatError.none": with_tensor(DENSE_F32, sections=[]),
     "A16.FormatError.order": with_tensor(ROWS_RAW, sections=ROWS_RAW.sections[::-1]),
     "A16.FormatError.scales-missing": with_tensor(ROWS_RAW, sections=ROWS_RAW.sections[1:]),
+    "A16.FormatError.column-factors-missing": with_tensor(FACTORS_RAW, sections=FACTORS_RAW.sections[::2]),
+    "A17.FormatError.factors-narrow-codes": with_section(RAW, CODES_BYTES, FACTORS_RAW),
+    "A17.FormatError.factors-swapped": with_tensor(FACTORS_RAW, shape=(5, 2)),
     "A17.FormatError.raw-short": with_section(RAW, CODES_BYTES[:-1]),
     "A17.FormatError.bitpack-long": with_section(BITPACK, CODES_PACKED + b"\0"),
     "A17.FormatError.zstd-bomb": with_tensor(rows(b"rows", BYTES_ZSTD, zstd_frame(CODES_BYTES)), shape=(2, 2**29 + 1)),
@@ -240,6 +293,13 @@ BAD: dict[str, Callable[[], Artifact | bytes]] = {
     "A18.FormatError.bitpack-tail": with_section(BITPACK, CODES_PACKED[:-1] + b"\x8f"),
     "A19.FormatError.infinite": lambda: Artifact([rows(b"rows", RAW, CODES_BYTES, scales=b"\0\x7c\0\x3c")]),
     "A19.FormatError.negative": lambda: Artifact([rows(b"rows", RAW, CODES_BYTES, scales=b"\0\x3c\0\x80")]),
+    "A20.FormatError.step-zero": with_tensor(FACTORS_RAW, grid=grid(step=0.0)),
+    "A20.FormatError.step-small": with_tensor(FACTORS_RAW, grid=grid(step=2.0**-61)),
+    "A20.FormatError.step-large": with_tensor(FACTORS_RAW, grid=grid(step=2.0**47)),
+    "A20.FormatError.step-negative": with_tensor(FACTORS_RAW, grid=grid(step=-0.5)),
+    "A20.FormatError.step-nan": with_tensor(FACTORS_RAW, grid=grid(step=float("nan"))),
+    "A20.FormatError.row-offset": with_tensor(FACTORS_RAW, grid=grid(row_offset=257)),
+    "A20.FormatError.column-offset": with_tensor(FACTORS_RAW, grid=grid(col_offset=-513)),
 }
 
 

@@ -2,7 +2,7 @@
 //
 // The codecs that exist are the rows of one table in csrc/core/codec.cpp. A codec sees a section's plain
 // bytes together with what else the file says about the tensor (SectionContext), the same when it writes and
-// when it reads, so it may use shape, bits and scales as side information.
+// when it reads, so it may use shape, bits, scales and factors as side information.
 //
 // Thread safety: pure functions.
 #pragma once
@@ -15,21 +15,24 @@
 #include <string_view>
 #include <vector>
 
+#include "pygolf/entropy.hpp"
+
 namespace pygolf {
 
 // Ids as stored in the file; never reused.
 enum class Codec : std::uint8_t {
     kRaw = 0,        // the plain bytes
-    kBitpack = 1,    // codes only: pygolf/bitpack.hpp
-    kBytesZstd = 2,  // codes only: one byte a code in one zstd frame
-    kZstd = 3,       // values and scales only: byte planes in one zstd frame
-    kEntropy = 4,    // codes only: pygolf/entropy.hpp, the scales as row factors
+    kBitpack = 1,    // int8 codes only: pygolf/bitpack.hpp
+    kBytesZstd = 2,  // int8 codes only: one byte a code in one zstd frame
+    kZstd = 3,       // all but int8 codes: byte planes in one zstd frame
+    kEntropy = 4,    // all but values: pygolf/entropy.hpp
 };
 
 inline constexpr int kMinZstdLevel = 1;
 inline constexpr int kMaxZstdLevel = 22;
 
-enum class Content { kValues, kCodes, kScales };
+// What is in a section: numbers of a dense tensor; int8 or int16 codes; fp16 scales; u8 factors.
+enum class Content { kValues, kCodes, kWideCodes, kScales, kFactors };
 
 // A section, as its codec sees it.
 struct SectionContext {
@@ -37,11 +40,12 @@ struct SectionContext {
     Content content = Content::kValues;
     std::size_t plain_bytes = 0;    // decoded size
     std::size_t element_bytes = 1;  // size of one number
-    // Of codes int8 [rows, cols] only:
+    // Of all but values, [rows, cols]; scales and factors are one row:
     std::size_t rows = 0;
     std::size_t cols = 0;
-    int bits = 0;                           // magnitudes are at most max_code(bits)
-    std::span<const std::uint16_t> scales;  // [rows], fp16 bits
+    int bits = 0;          // of int8 codes: magnitudes are at most max_code(bits)
+    SideInformation side;  // of codes
+    int threads = 1;       // that encoding may use
 };
 
 // A broken rule of csrc/FORMAT.md, and how: "code 3 is 40, expected ...".
@@ -60,9 +64,8 @@ struct StoredSize {
 struct CodecInfo {
     Codec codec;
     std::string_view name;  // in the Python interface and on screen
-    bool for_codes;         // may hold codes
-    bool for_others;        // may hold values and scales
-    Codec scales_codec;     // what a writer gives the row scales beside codes in this codec
+    bool (*holds)(Content content);
+    Codec side_codec;  // what a writer gives scales and factors beside codes in this codec
     StoredSize (*stored_size)(const SectionContext& context);
     std::vector<std::byte> (*encode)(std::span<const std::byte> plain, const SectionContext& context,
                                      int zstd_level);
