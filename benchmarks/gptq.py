@@ -2,8 +2,8 @@
 
     python benchmarks/gptq.py [--weights W.safetensors] [--hessians H.safetensors] [--json OUT.json]
 
-Weights have the names of the model's parameters, Hessians those of pygolf.quant.hessian (`blocks.3.attn.q`); without
-files both are random, with the spread that trained ones have. Each round solves the whole model with pygolf and then
+Weights and Hessians have the names of the model's parameters (`blocks.3.attn.q.weight`); without files both are random,
+with the spread that trained ones have. Each round solves the whole model with pygolf and then
 the first --torch-blocks blocks with both, one after the other; medians over the rounds are compared.
 """
 
@@ -26,7 +26,6 @@ from torch import Tensor
 from pygolf import ops
 from pygolf.config import QuantConfig
 from pygolf.quant.gptq import clip_candidates
-from pygolf.quant.hessian import hessian_name
 
 BLOCKS = 11
 SHAPES = {
@@ -96,9 +95,8 @@ def load_model(weights_file: Path | None, hessians_file: Path | None) -> list[li
         for module, (rows, columns) in SHAPES.items():
             name = f"blocks.{block}.{module}.weight"
             weight = weights[name].float() if weights else random_weight(rows, columns, random)
-            key = hessian_name(name)
-            hessians.setdefault(key, random_hessian(columns, random) if not hessians_file else hessians[key])
-            matrices.append(Matrix(weight, hessians[key], clip_candidates(weight, QuantConfig())))
+            hessian = hessians[name] if hessians else random_hessian(columns, random)
+            matrices.append(Matrix(weight, hessian, clip_candidates(weight, QuantConfig())))
         model.append(matrices)
     return model
 

@@ -5,11 +5,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "row_codes.hpp"
-#include "torch_ops_support.hpp"
-
-// Only CUDA builds of torch have this function. As a weak symbol it does not keep the library from loading
-// elsewhere, where the kernels below cannot be reached.
-#pragma weak aoti_torch_get_current_cuda_stream
+#include "torch_ops_cuda_support.hpp"
 
 namespace pygolf {
 namespace {
@@ -17,14 +13,6 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using torch::stable::accelerator::DeviceGuard;
-
-cudaStream_t current_stream(const Tensor& tensor) {
-    void* stream = nullptr;
-    if (aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream) != AOTI_TORCH_SUCCESS) {
-        fail<Error>("torch gave no current CUDA stream for device ", tensor.get_device_index());
-    }
-    return static_cast<cudaStream_t>(stream);
-}
 
 Tensor unpack_cuda(Tensor packed, std::int64_t bits, std::int64_t count) {
     return with_typed_errors([&] {
