@@ -1,1 +1,1 @@
-"""Calibration, GPTQ, size fitting and packing."""
+"""Calibration, the rate-distortion quantizer, GPTQ, size fitting and packing."""

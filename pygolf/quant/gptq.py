@@ -15,9 +15,9 @@ from torch import Tensor
 from pygolf import ops
 from pygolf.config import QuantConfig
 from pygolf.errors import NumericError
+from pygolf.gptq_batch import gptq_solve_batch
 from pygolf.model.gpt import GPT, parameter_role
 from pygolf.progress import Reporter
-from pygolf.quant.hessian import hessian_name
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class QuantizedModel:
 def clip_candidates(weight_RC: Tensor, config: QuantConfig) -> Tensor:
     """Candidate clips of each row, fp32 [K, R]: quantiles of |w| and multiples of the row's standard deviation."""
     magnitudes = weight_RC.abs()
-    quantiles = torch.tensor(config.clip_quantiles, dtype=weight_RC.dtype)
+    quantiles = torch.tensor(config.clip_quantiles, dtype=weight_RC.dtype, device=weight_RC.device)
     clips = [torch.quantile(magnitudes, quantiles, dim=1)] if len(quantiles) else []
     deviation = weight_RC.std(dim=1, correction=0)
     clips += [(k * deviation)[None] for k in config.clip_stds]
@@ -68,53 +68,57 @@ def quantize_model(
     reporter: Reporter,
 ) -> QuantizedModel:
     """Codes of every parameter. `coarseness` multiplies every clip of the block matrices: larger steps, fewer bytes."""
-    named = {name: p.detach().float().cpu() for name, p in model.named_parameters()}
-    matrices: dict[str, QuantizedMatrix] = {}
-    done, total = 0, sum(p.numel() for name, p in named.items() if parameter_role(name) == "matrix")
-    reporter.stage("gptq", total)
+    named = {name: p.detach().float() for name, p in model.named_parameters()}
+    groups: dict[tuple[int, ...], list[str]] = {}
     for name, weight in named.items():
         if parameter_role(name) == "matrix":
-            hessian = hessians[hessian_name(name)].float().cpu()
-            matrices[name] = solve_matrix(name, weight, hessian, config, coarseness, threads, reporter)
-            done += weight.numel()
-            reporter.advance(done, total)
-        elif parameter_role(name) != "vector":
-            matrices[name] = round_rows(weight, config.table_bits)
-    vectors = {name: p.half() for name, p in named.items() if parameter_role(name) == "vector"}
-    return QuantizedModel(matrices, vectors)
+            groups.setdefault(tuple(weight.shape), []).append(name)
+    matrices: dict[str, QuantizedMatrix] = {}
+    reporter.stage("gptq", len(hessians))
+    for names in groups.values():
+        matrices |= _solve_group(names, named, hessians, config, coarseness, threads, reporter)
+        reporter.advance(len(matrices), len(hessians))
+    for name, weight in named.items():
+        if parameter_role(name) in ("table", "projection"):
+            matrices[name] = round_rows(weight.cpu(), config.table_bits)
+    vectors = {name: p.half().cpu() for name, p in named.items() if parameter_role(name) == "vector"}
+    return QuantizedModel({name: matrices[name] for name in named if name in matrices}, vectors)
 
 
-def solve_matrix(
-    name: str,
-    weight_RC: Tensor,
-    hessian_CC: Tensor,
+def _solve_group(
+    names: list[str],
+    weights: dict[str, Tensor],
+    hessians: dict[str, Tensor],
     config: QuantConfig,
     coarseness: float,
     threads: int,
     reporter: Reporter,
-) -> QuantizedMatrix:
-    """GPTQ of one matrix. Says so if the damping had to rise; raises NumericError, naming the matrix, on NaN."""
+) -> dict[str, QuantizedMatrix]:
+    """GPTQ of matrices of one shape. Says whose damping had to rise; raises NumericError, naming the matrix, on NaN."""
     try:
-        solved = ops.gptq_solve(
-            weight_RC,
-            hessian_CC,
-            clip_candidates(weight_RC, config) * coarseness,
+        solutions = gptq_solve_batch(
+            torch.stack([weights[name] for name in names]),
+            torch.stack([hessians[name].float() for name in names]),
+            torch.stack([clip_candidates(weights[name], config) * coarseness for name in names]),
             max_code=2 ** (config.matrix_bits - 1) - 1,
             damping=config.damping,
-            block_columns=config.block_columns,
             threads=threads,
         )
     except NumericError as error:
-        raise NumericError(f"{name}: {error}") from None
-    if solved.damping > config.damping * 1.01:
-        reporter.say(f"{name}: its Hessian is nearly singular; damping raised to {solved.damping:g}")
-    return QuantizedMatrix(
-        solved.codes,
-        solved.scales,
-        config.matrix_bits,
-        float(solved.error.sum()),
-        hessian_CC.diagonal().clone(),
-    )
+        index, _, reason = str(error).removeprefix("matrix ").partition(": ")
+        raise NumericError(f"{names[int(index)]}: {reason}") from None
+    solved: dict[str, QuantizedMatrix] = {}
+    for name, solution in zip(names, solutions, strict=True):
+        if solution.damping > config.damping * 1.01:
+            reporter.say(f"{name}: its Hessian is nearly singular; damping raised to {solution.damping:g}")
+        solved[name] = QuantizedMatrix(
+            solution.codes.cpu(),
+            solution.scales.cpu(),
+            config.matrix_bits,
+            float(solution.error.sum()),
+            hessians[name].diagonal().cpu(),
+        )
+    return solved
 
 
 def round_rows(weight_RC: Tensor, bits: int) -> QuantizedMatrix:

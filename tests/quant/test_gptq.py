@@ -10,8 +10,8 @@ from pygolf.config import QuantConfig
 from pygolf.errors import NumericError
 from pygolf.model.gpt import GPT, parameter_role
 from pygolf.progress import Reporter
+from pygolf.quant.calibrate import collect_hessians
 from pygolf.quant.gptq import QuantizedModel, clip_candidates, quantize_model, round_rows
-from pygolf.quant.hessian import collect_hessians, hessian_name
 from pygolf.runtime import Runtime
 
 QUIET = Reporter(enabled=False)
@@ -48,7 +48,7 @@ def test_gptq_loses_less_than_rounding_in_every_matrix(small_model: GPT, hessian
     model = quantized(small_model, hessians, QuantConfig(matrix_bits=4))
     for name, weight in small_model.named_parameters():
         if parameter_role(name) == "matrix":
-            h, rounded = hessians[hessian_name(name)], round_rows(weight.detach(), 4)
+            h, rounded = hessians[name], round_rows(weight.detach(), 4)
             difference = weight.detach() - rounded.dequantize()
             assert model.matrices[name].error < float(((difference @ h) * difference).sum()), name
 
@@ -67,6 +67,6 @@ def test_coarser_steps_give_smaller_codes(small_model: GPT, hessians: dict[str, 
 
 
 def test_nan_names_the_matrix(small_model: GPT, hessians: dict[str, Tensor]) -> None:
-    hessians["blocks.1.mlp.down"][3, 3] = torch.nan
+    hessians["blocks.1.mlp.down.weight"][3, 3] = torch.nan
     with pytest.raises(NumericError, match=r"blocks\.1\.mlp\.down\.weight"):
         quantized(small_model, hessians, QuantConfig())
