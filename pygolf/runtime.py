@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from importlib.util import find_spec
 
 import torch
 import torch.distributed as dist
@@ -30,7 +29,7 @@ class Runtime:
     rank: int = 0
     world_size: int = 1
     compiled: bool = False
-    attention: str = "sdpa"
+    attention: str = "auto"
 
     @property
     def is_main(self) -> bool:
@@ -62,8 +61,6 @@ def launch(config: RuntimeConfig) -> Iterator[Runtime]:
     """The runtime of this process. Joins torchrun's process group if there is one and leaves it at the end."""
     world_size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     device = _device(config)
-    if config.attention == "flash" and (device.type != "cuda" or find_spec("flash_attn") is None):
-        raise ConfigError("runtime.attention is flash, which needs CUDA and 'pip install pygolf[flash]'; use sdpa")
     if config.threads > 0:
         torch.set_num_threads(config.threads)
     compiled = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")

@@ -5,6 +5,8 @@ Shapes: B sequences, T positions, S cached positions, H query heads, K key/value
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pygolf.config import ModelConfig
+from pygolf.errors import ConfigError
 
 RMS_EPSILON = torch.finfo(torch.float32).eps
 
@@ -101,7 +104,42 @@ def _flash_window(q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor) -> Tensor:
     return output_BTHE.transpose(1, 2)
 
 
-ATTENTION = {"sdpa": attend, "flash": attend_flash}
+def attend_cudnn(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor) -> Tensor:
+    """`attend` by cuDNN or not at all for whole windows; torch's error says what it lacks."""
+    if q_BHTE.size(2) != k_BKSE.size(2) or q_BHTE.size(2) == 1:
+        return attend(q_BHTE, k_BKSE, v_BKSE)
+    with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+        return F.scaled_dot_product_attention(q_BHTE, k_BKSE, v_BKSE, is_causal=True, enable_gqa=True)
+
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+ATTENTION: dict[str, Attend] = {"sdpa": attend, "cudnn": attend_cudnn, "flash": attend_flash}
+
+
+def _flash_runs(device: torch.device) -> bool:
+    """Whether flash-attn-4 is there with all it needs; flash-attn-2 has the same package name without `cute`."""
+    try:
+        importlib.import_module("flash_attn.cute")
+    except ImportError:
+        return False
+    return torch.cuda.get_device_capability(device) >= (9, 0)
+
+
+def pick_attention(name: str, device: torch.device) -> Attend:
+    """The attention kernel of that name; `auto` is flash-attn-4 where it is installed and runs, else sdpa.
+
+    Raises ConfigError for one that cannot run on the device.
+    """
+    on_cuda = device.type == "cuda"
+    flash_runs = name in ("auto", "flash") and on_cuda and _flash_runs(device)
+    if name == "auto":
+        return attend_flash if flash_runs else attend
+    if (name == "flash" and not flash_runs) or (name == "cudnn" and not on_cuda):
+        raise ConfigError(
+            f"runtime.attention is {name}, which cannot run on {device}: cudnn needs CUDA, flash a GPU from Hopper on "
+            "and 'pip install pygolf[flash]'; use auto"
+        )
+    return ATTENTION[name]
 
 
 class CausalSelfAttention(nn.Module):
@@ -116,7 +154,7 @@ class CausalSelfAttention(nn.Module):
         self.v = Linear(config.width, config.kv_heads * config.head_width)
         self.out = Linear(config.heads * config.head_width, config.width)
         self.q_gain = nn.Parameter(torch.full((config.heads,), config.q_gain))
-        self.attend = attend
+        self.attend: Attend = attend
 
     def forward(
         self,

@@ -1,5 +1,6 @@
 """Sampling text from the model, one token at a time, with the key/value cache.
 
+On CUDA every token is one replay of a recorded step (`pygolf.model.decode`); nothing waits for the host.
 Positions: the model knows T = config.sequence_length of them. When a text grows past T tokens, the cache is primed
 anew with its last T/2 tokens (at positions 0 .. T/2 - 1), so the context of a token is between T/2 and T tokens long.
 Shapes: B sequences, P prompt tokens, V vocabulary.
@@ -14,17 +15,23 @@ import torch
 from torch import Tensor
 
 from pygolf.errors import ConfigError, DataError
-from pygolf.model.gpt import GPT, Cache
+from pygolf.model.decode import Decoder, supports
+from pygolf.model.gpt import GPT
 
 
 @dataclass(frozen=True)
 class _Sampler:
-    """Draws ids from logits; state is the random generator alone."""
+    """Draws ids from logits by the noise that `shake` left, so that a recorded step draws anew at every replay."""
 
     temperature: float
     top_k: int | None
     banned: Tensor
     generator: torch.Generator
+    noise_BV: Tensor
+
+    def shake(self) -> None:
+        # argmax of p / noise is a draw from p if the noise is exponential.
+        self.noise_BV.exponential_(generator=self.generator).clamp_min_(1e-30)
 
     def __call__(self, logits_BV: Tensor) -> Tensor:
         logits_BV = logits_BV.index_fill(1, self.banned, float("-inf"))
@@ -34,7 +41,26 @@ class _Sampler:
             least = logits_BV.topk(self.top_k, dim=1).values[:, -1:]
             logits_BV = logits_BV.masked_fill(logits_BV < least, float("-inf"))
         probabilities = torch.softmax(logits_BV / self.temperature, dim=1)
-        return torch.multinomial(probabilities, 1, generator=self.generator)
+        return (probabilities / self.noise_BV).argmax(dim=1, keepdim=True)
+
+
+class _PlainDecoder:
+    """What `Decoder` does, by full calls of the model."""
+
+    def __init__(self, model: GPT, positions: int, draw: _Sampler) -> None:
+        self._model, self.positions, self._draw = model, positions, draw
+
+    def prime(self, ids_BP: Tensor) -> Tensor:
+        self._cache = self._model.new_cache(len(ids_BP), self.positions)
+        return self._read(ids_BP)
+
+    def next(self) -> Tensor:
+        return self._read(self._drawn_B1)
+
+    def _read(self, ids_BT: Tensor) -> Tensor:
+        hidden_BTD = self._model.hidden(ids_BT, self._cache)
+        self._drawn_B1 = self._draw(self._model.logits(hidden_BTD[:, -1:])[:, 0])
+        return self._drawn_B1
 
 
 def generate(
@@ -58,9 +84,10 @@ def generate(
     if batch < 1 or max_new_tokens < 0:
         raise ConfigError(f"batch is {batch} and max_new_tokens {max_new_tokens}; use 1 or more and 0 or more")
     _check_prompt(model, prompt_ids)
-    sampler = _sampler(model, temperature, top_k, seed, banned)
+    sampler = _sampler(model, temperature, top_k, seed, batch, banned)
     prompt_BP = torch.tensor([list(prompt_ids)] * batch, device=model.tok_emb.weight.device)
-    return _continue(model, prompt_BP, max_new_tokens, sampler)
+    decoder = _decoder(model, sampler, prompt_BP.size(1) + max_new_tokens)
+    return _continue(decoder, prompt_BP, max_new_tokens, sampler)
 
 
 def sample_windows(
@@ -81,15 +108,18 @@ def sample_windows(
     if count < 1 or length < 1 or batch < 1:
         raise ConfigError(f"count is {count}, length {length} and batch {batch}; use 1 or more of each")
     _check_prompt(model, [bos_id])
-    sampler = _sampler(model, temperature, None, seed, banned)
-    windows = torch.full((count, length + 1), bos_id, device=model.tok_emb.weight.device)
-    for start in range(0, count, batch):
-        part = windows[start : start + batch]
-        part[:, 1:] = _continue(model, part[:, :1], length, sampler)
-    return windows
+    sampler = _sampler(model, temperature, None, seed, min(batch, count), banned)
+    bos_B1 = torch.full((min(batch, count), 1), bos_id, device=model.tok_emb.weight.device)
+    decoder = _decoder(model, sampler, length + 1)
+    # Every batch has the same size, so that one recorded step serves them all; what is too much is dropped.
+    batches = [_continue(decoder, bos_B1, length, sampler) for _ in range(0, count, len(bos_B1))]
+    sampled = torch.cat(batches)[:count]
+    return torch.cat([torch.full_like(sampled[:, :1], bos_id), sampled], dim=1)
 
 
-def _sampler(model: GPT, temperature: float, top_k: int | None, seed: int, banned: Collection[int]) -> _Sampler:
+def _sampler(
+    model: GPT, temperature: float, top_k: int | None, seed: int, batch: int, banned: Collection[int]
+) -> _Sampler:
     vocab_size = model.config.vocab_size
     if not 0 <= temperature < float("inf"):
         raise ConfigError(f"temperature is {temperature}; use 0 (the likeliest token) or a positive number")
@@ -102,7 +132,8 @@ def _sampler(model: GPT, temperature: float, top_k: int | None, seed: int, banne
         )
     device = model.tok_emb.weight.device
     generator = torch.Generator(device).manual_seed(seed)
-    return _Sampler(temperature, top_k, torch.tensor(sorted(banned), dtype=torch.long, device=device), generator)
+    banned_ids = torch.tensor(sorted(banned), dtype=torch.long, device=device)
+    return _Sampler(temperature, top_k, banned_ids, generator, torch.empty(batch, vocab_size, device=device))
 
 
 def _check_prompt(model: GPT, prompt_ids: Sequence[int]) -> None:
@@ -116,20 +147,29 @@ def _check_prompt(model: GPT, prompt_ids: Sequence[int]) -> None:
         )
 
 
+def _decoder(model: GPT, sampler: _Sampler, tokens: int) -> Decoder | _PlainDecoder:
+    """Reads texts of up to `tokens` tokens, or of any length if the model has fewer positions."""
+    positions = min(model.config.sequence_length, tokens)
+    if not supports(model):
+        return _PlainDecoder(model, positions, sampler)
+    sampler.shake()
+    return Decoder(model, len(sampler.noise_BV), positions, sampler)
+
+
 @torch.no_grad()
-def _continue(model: GPT, prompt_BP: Tensor, count: int, sampler: _Sampler) -> Tensor:
+def _continue(decoder: Decoder | _PlainDecoder, prompt_BP: Tensor, count: int, sampler: _Sampler) -> Tensor:
     """[B, count] new ids behind a prompt [B, P]."""
-    size, longest = prompt_BP.size(1), model.config.sequence_length
+    size, longest = prompt_BP.size(1), decoder.positions
     text = torch.cat([prompt_BP, prompt_BP.new_empty(prompt_BP.size(0), count)], dim=1)
-    cache: Cache | None = None
+    read = longest  # positions that the decoder has read; at first it must be primed
     for end in range(size, size + count):
-        if cache is not None and cache.length < longest:
-            unread = text[:, end - 1 : end]
+        sampler.shake()
+        if read < longest:
+            drawn_B1, read = decoder.next(), read + 1
         else:
-            cache = model.new_cache(text.size(0), min(longest, text.size(1)))
-            unread = text[:, end - _primed(end, longest) : end]
-        hidden_BTD = model.hidden(unread, cache)
-        text[:, end : end + 1] = sampler(model.logits(hidden_BTD[:, -1:])[:, 0])
+            read = _primed(end, longest)
+            drawn_B1 = decoder.prime(text[:, end - read : end])
+        text[:, end : end + 1] = drawn_B1
     return text[:, size:]
 
 

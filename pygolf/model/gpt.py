@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pygolf.config import ModelConfig
-from pygolf.model.attention import ATTENTION, CausalSelfAttention, LayerCache, Linear, rms_norm, rotary_tables
+from pygolf.model.attention import CausalSelfAttention, LayerCache, Linear, pick_attention, rms_norm, rotary_tables
 from pygolf.runtime import Runtime
 
 
@@ -82,6 +82,10 @@ class ProjectedEmbedding(nn.Module):
 
     def forward(self, index_BT: Tensor, dtype: torch.dtype) -> Tensor:
         return self.proj(self.embed(index_BT).to(dtype)) * self.scale.to(dtype)
+
+    def table(self) -> Tensor:
+        """What every row of the table becomes, in the dtype of the weights [rows, width]."""
+        return self.proj(self.embed.weight) * self.scale
 
 
 def bigram_index(ids_BT: Tensor, previous_BT: Tensor, rows: int) -> Tensor:
@@ -187,7 +191,7 @@ def place(model: GPT, runtime: Runtime) -> GPT:
     model.compute_dtype = runtime.compute_dtype
     for module in model.modules():
         if isinstance(module, CausalSelfAttention):
-            module.attend = ATTENTION[runtime.attention]
+            module.attend = pick_attention(runtime.attention, runtime.device)
     return model.to(runtime.device)
 
 
@@ -205,13 +209,15 @@ def parameter_role(name: str) -> Role:
 
 def initialize(model: GPT, seed: int) -> None:
     """Weights of a fresh model, drawn on the CPU so that every device and rank starts from the same bits."""
-    generator = torch.Generator().manual_seed(seed)
+    generator, threads = torch.Generator().manual_seed(seed), torch.get_num_threads()
+    torch.set_num_threads(1)  # many threads take seconds longer over these small factorizations than one
     for name, parameter in sorted(model.named_parameters()):
         if parameter_role(name) != "vector":
             value = torch.empty(parameter.shape)
             _initial_matrix(name, value, generator)
             with torch.no_grad():
                 parameter.copy_(value)
+    torch.set_num_threads(threads)
 
 
 def _initial_matrix(name: str, value: Tensor, generator: torch.Generator) -> None:

@@ -10,10 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pygolf.config import RuntimeConfig
 from pygolf.errors import ConfigError
-from pygolf.model.attention import attend, attend_flash
-from pygolf.runtime import launch
+from pygolf.model.attention import attend, attend_cudnn, attend_flash, pick_attention
 
 
 @pytest.fixture
@@ -56,8 +54,14 @@ def test_decoding_with_a_cache_stays_with_sdpa(t: int, s: int, calls: list[tuple
     assert not calls
 
 
-def test_flash_without_cuda_or_package_says_what_to_install() -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a CUDA device")
-    with pytest.raises(ConfigError, match=r"pip install pygolf\[flash\]"), launch(RuntimeConfig(attention="flash")):
-        pass
+@pytest.mark.parametrize("name", ["flash", "cudnn"])
+def test_kernels_that_the_cpu_lacks_say_what_they_need(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name}, which cannot run on cpu.*pip install pygolf\[flash\]"):
+        pick_attention(name, torch.device("cpu"))
+    assert pick_attention("auto", torch.device("cpu")) is attend
+
+
+@pytest.mark.gpu
+def test_forced_cudnn_gives_what_sdpa_gives() -> None:
+    qkv = [x.cuda().bfloat16() for x in (torch.randn(2, 4, 128, 64), *torch.randn(2, 2, 2, 128, 64))]
+    torch.testing.assert_close(attend_cudnn(*qkv), attend(*qkv), atol=0.02, rtol=0.02)
