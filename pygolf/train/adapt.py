@@ -17,9 +17,11 @@ from pygolf.config import AdaptConfig
 from pygolf.data.loader import to_ids
 from pygolf.errors import ConfigError, DataError, NonFiniteLossError
 from pygolf.model.gpt import GPT
+from pygolf.model.graphs import loss_function
 from pygolf.progress import Reporter
 from pygolf.runtime import Runtime
-from pygolf.train.optimizer import Bucket, LossFunction, accumulate_gradients, clip_factor
+from pygolf.train.adamw import AdamW, RateGroup
+from pygolf.train.optimizer import Bucket, accumulate_gradients, clip_factor
 from pygolf.train.schedule import adapt_lr_scale, block_lr_scale
 
 ADAM_BETAS = (0.9, 0.999)
@@ -33,16 +35,13 @@ class AdaptResult:
     epoch_losses: list[float]
 
 
-def rate_groups(model: GPT, config: AdaptConfig) -> list[dict[str, object]]:
-    """AdamW groups with their own base rate: one a block, holding every parameter of it, and one for the rest."""
+def rate_groups(model: GPT, config: AdaptConfig) -> list[RateGroup]:
+    """One group a block, holding every parameter of it, and one for the rest."""
     blocks = [list(block.parameters()) for block in model.blocks]
     inside = {id(p) for block in blocks for p in block}
     scales = [block_lr_scale(i, len(blocks), config) for i in range(len(blocks))]
-    groups: list[dict[str, object]] = [
-        {"params": params, "base_lr": config.lr * scale} for params, scale in zip(blocks, scales, strict=True) if scale
-    ]
-    rest = [p for p in model.parameters() if id(p) not in inside]
-    return [*groups, {"params": rest, "base_lr": config.lr}]
+    groups = [RateGroup(params, config.lr * scale) for params, scale in zip(blocks, scales, strict=True) if scale]
+    return [*groups, RateGroup([p for p in model.parameters() if id(p) not in inside], config.lr)]
 
 
 def adapt(
@@ -66,16 +65,19 @@ def adapt(
         )
     if not len(windows_u16):
         raise DataError(f"not one window of {model.config.sequence_length} tokens to adapt on; give it more text")
-    session = _Session(copy.deepcopy(model), config, runtime, microbatch_windows)
+    session = Session(copy.deepcopy(model), config, runtime, microbatch_windows)
+    # On the device from the start, so that no step waits for a copy. CUDA cannot index 16-bit unsigned numbers.
+    windows_i16 = windows_u16.view(torch.int16).to(runtime.device)
     steps = max(1, len(windows_u16) // config.windows_per_step)
     reporter.stage("adapt", config.epochs * steps)
     losses = []
     for epoch in range(config.epochs):
         order = torch.randperm(len(windows_u16), generator=torch.Generator().manual_seed(seed + epoch))
+        order = order.to(runtime.device)
         total = torch.zeros((), device=runtime.device)
-        session.set_rate(adapt_lr_scale(epoch, config))
+        lr_scale = adapt_lr_scale(epoch, config)
         for step, batch in enumerate(order.split(config.windows_per_step)[:steps]):
-            total += session.step(windows_u16[batch])
+            total += session.step(windows_i16[batch].view(torch.uint16), lr_scale)
             reporter.advance(epoch * steps + step + 1, config.epochs * steps, f"epoch {epoch + 1}")
         losses.append(_checked(float(total) / steps, epoch))
         note = f"epoch {epoch + 1}  loss {losses[-1]:.4f}"
@@ -91,30 +93,24 @@ def _checked(loss: float, epoch: int) -> float:
     return loss
 
 
-class _Session:
+class Session:
     """The model being adapted, its optimizer and its collectives."""
 
     def __init__(self, model: GPT, config: AdaptConfig, runtime: Runtime, microbatch_windows: int) -> None:
         self.model, self._config, self._runtime = model, config, runtime
         self._micro_windows = microbatch_windows
-        self._compiled: LossFunction = torch.compile(model, dynamic=False) if runtime.compiled else model
+        self._loss = loss_function(model, runtime)
         groups = rate_groups(model, config)
-        fused = runtime.device.type == "cuda"
-        self._adam = torch.optim.AdamW(groups, lr=config.lr, betas=ADAM_BETAS, weight_decay=0.0, fused=fused)
-        self._bucket = Bucket([p for group in self._adam.param_groups for p in group["params"]], runtime)
+        self._adam = AdamW(groups, ADAM_BETAS, weight_decay=0.0)
+        self._moved = [p for group in groups for p in group.parameters]
+        self._bucket = Bucket(self._moved, runtime)
 
-    def set_rate(self, scale: float) -> None:
-        for group in self._adam.param_groups:
-            group["lr"] = group["base_lr"] * scale
-
-    def step(self, windows_u16: Tensor) -> Tensor:
+    def step(self, windows_u16: Tensor, lr_scale: float) -> Tensor:
         """One update on the windows of all ranks; returns their mean loss, on the device."""
         mine = windows_u16[self._runtime.rank :: self._runtime.world_size]
         self.model.zero_grad(set_to_none=True)
         share = len(windows_u16) / self._runtime.world_size
-        loss = accumulate_gradients(self._compiled, *to_ids(mine, self._runtime.device), self._micro_windows, share)
+        loss = accumulate_gradients(self._loss, *to_ids(mine, self._runtime.device), self._micro_windows, share)
         carried = self._bucket.reduce(loss[None])
-        gradients = [p.grad for group in self._adam.param_groups for p in group["params"] if p.grad is not None]
-        torch._foreach_mul_(gradients, clip_factor(self._bucket.squared_norm().sqrt(), self._config.clip_norm))
-        self._adam.step()
+        self._adam.step(lr_scale, clip_factor(self._bucket.squared_norm().sqrt(), self._config.clip_norm))
         return carried[0]

@@ -24,6 +24,7 @@ from pygolf.data.loader import BatchLoader
 from pygolf.errors import ConfigError, NonFiniteLossError
 from pygolf.model.flops import peak_flops, training_flops
 from pygolf.model.gpt import GPT
+from pygolf.model.graphs import loss_function
 from pygolf.progress import Reporter
 from pygolf.runtime import Runtime
 from pygolf.train.averaging import WeightAverage
@@ -114,7 +115,7 @@ class Trainer:
         length = config.model.sequence_length
         self._local_windows = config.train.batch_tokens // length // runtime.world_size
         self._micro_windows = min(self._local_windows, config.train.microbatch_tokens // length)
-        self._compiled = torch.compile(model, dynamic=False) if runtime.compiled else model
+        self._loss = loss_function(model, runtime)
         self._clock = Clock(config.train, queued=1 if runtime.device.type == "cuda" else 0)
         self._peak = peak_flops(runtime.device) * runtime.world_size
         self._pending: deque[_Reading] = deque()
@@ -163,7 +164,7 @@ class Trainer:
 
     def _gradients(self, ids: Tensor, targets: Tensor) -> Tensor:
         self._model.zero_grad(set_to_none=True)
-        return accumulate_gradients(self._compiled, ids, targets, self._micro_windows, self._local_windows)
+        return accumulate_gradients(self._loss, ids, targets, self._micro_windows, self._local_windows)
 
     def _train_step(self, stop: StopFlag) -> None:
         elapsed = self._elapsed()

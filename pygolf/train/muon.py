@@ -8,13 +8,13 @@ reduce-scatter and all-gather, parameter-golf PR 399.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from pygolf.model.kernels import available
 from pygolf.runtime import Runtime
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -24,13 +24,40 @@ STEPS = 5
 def newton_schulz(x_NRC: Tensor) -> Tensor:
     """Pushes the singular values of each matrix towards 1: X <- aX + (bA + cA²)X with A = XXᵀ, five times."""
     a, b, c = COEFFICIENTS
-    tall = x_NRC.size(1) > x_NRC.size(2)
-    x = x_NRC.mT if tall else x_NRC
-    x = x / (x.float().norm(dim=(1, 2), keepdim=True) + 1e-7).to(x.dtype)
+    x, wide = x_NRC, torch.promote_types(x_NRC.dtype, torch.float32)
+    x = x / (torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=wide) + 1e-7).to(x.dtype)
+    tall = x.size(1) > x.size(2)
     for _ in range(STEPS):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if tall else x
+        gram = square(x.mT if tall else x)
+        # aI + bA + cA² as one matrix: a bare product takes half as long as one that adds aX, which is copied first.
+        polynomial = square(gram, gram, c, b, diagonal=a)
+        x = x @ polynomial if tall else polynomial @ x
+    return x
+
+
+def square(x_NRC: Tensor, y_NRR: Tensor | None = None, a: float = 1.0, b: float = 0.0, diagonal: float = 0.0) -> Tensor:
+    """a x xᵀ + b y + diagonal · I, y symmetric; without y: x xᵀ."""
+    if available(x_NRC.device):
+        from pygolf.train import muon_kernels
+
+        if muon_kernels.fits(x_NRC):
+            return muon_kernels.square(x_NRC, y_NRR, a, b, diagonal)
+    if y_NRR is None:
+        return x_NRC @ x_NRC.mT
+    product = torch.baddbmm(y_NRR, x_NRC, x_NRC.mT, beta=b, alpha=a)
+    product.diagonal(dim1=1, dim2=2).add_(diagonal)
+    return product
+
+
+def nesterov(gradient_NRC: Tensor, velocity_NRC: Tensor, clip: Tensor, momentum: float, dtype: torch.dtype) -> Tensor:
+    """v <- momentum v + clip g; returns clip g + momentum v in `dtype`."""
+    if available(gradient_NRC.device):
+        from pygolf.train import muon_kernels
+
+        return muon_kernels.nesterov(gradient_NRC, velocity_NRC, clip, momentum, dtype)
+    gradient_NRC = gradient_NRC * clip
+    velocity_NRC.mul_(momentum).add_(gradient_NRC)
+    return gradient_NRC.add_(velocity_NRC, alpha=momentum).to(dtype)
 
 
 @dataclass
@@ -41,13 +68,13 @@ class _Group:
     parameters: list[nn.Parameter]
     momentum_MRC: Tensor
     gradient_MRC: Tensor
+    """This rank's share of the reduced gradients; all of `stack_NRC` if there is one rank."""
+    stack_NRC: Tensor
+    """All gradients of this rank, with zeros behind them up to a multiple of the ranks."""
 
-    def stacked_gradients(self, padded: int) -> Tensor:
-        first = self.parameters[0]
-        stack = torch.zeros(padded, *first.shape, device=first.device)
+    def stack_gradients(self) -> None:
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-        torch.stack(gradients, out=stack[: len(gradients)])
-        return stack
+        torch.stack(gradients, out=self.stack_NRC[: len(gradients)])
 
 
 class ParallelMuon:
@@ -55,9 +82,6 @@ class ParallelMuon:
 
     def __init__(self, parameters: dict[str, nn.Parameter], runtime: Runtime) -> None:
         self._runtime = runtime
-        self._orthogonalize: Callable[[Tensor], Tensor] = newton_schulz
-        if runtime.compiled:
-            self._orthogonalize = torch.compile(newton_schulz, dynamic=False)
         by_shape: dict[torch.Size, list[str]] = defaultdict(list)
         for name, parameter in parameters.items():
             by_shape[parameter.shape].append(name)
@@ -65,9 +89,10 @@ class ParallelMuon:
 
     def _group(self, names: list[str], parameters: dict[str, nn.Parameter]) -> _Group:
         members = [parameters[name] for name in names]
-        share = self._padded(len(names)) // self._runtime.world_size
-        momentum = torch.zeros(share, *members[0].shape, device=members[0].device)
-        return _Group(names, members, momentum, torch.empty_like(momentum))
+        padded, ranks = self._padded(len(names)), self._runtime.world_size
+        stack = torch.zeros(padded, *members[0].shape, device=members[0].device)
+        momentum = torch.zeros_like(stack[: padded // ranks])
+        return _Group(names, members, momentum, stack if ranks == 1 else torch.empty_like(momentum), stack)
 
     def _padded(self, count: int) -> int:
         ranks = self._runtime.world_size
@@ -79,17 +104,16 @@ class ParallelMuon:
         for work in pending:
             if work is not None:
                 work.wait()
-        for group in self._groups:
-            group.gradient_MRC.div_(self._runtime.world_size)
-        squares = [group.gradient_MRC.square().sum() for group in self._groups]
-        return self._runtime.sum(torch.stack(squares).sum())
+        shares = [group.gradient_MRC for group in self._groups]
+        if self._runtime.world_size > 1:
+            torch._foreach_div_(shares, self._runtime.world_size)
+        return self._runtime.sum(torch.stack(torch._foreach_norm(shares)).square().sum())
 
     def _start_reduce(self, group: _Group) -> dist.Work | None:
-        stack = group.stacked_gradients(self._padded(len(group.names)))
+        group.stack_gradients()
         if self._runtime.world_size == 1:
-            group.gradient_MRC = stack
             return None
-        return dist.reduce_scatter_tensor(group.gradient_MRC, stack, async_op=True)
+        return dist.reduce_scatter_tensor(group.gradient_MRC, group.stack_NRC, async_op=True)
 
     @torch.no_grad()
     def step(self, clip: Tensor, lr: float, momentum: float, weight_decay: float) -> None:
@@ -108,10 +132,8 @@ class ParallelMuon:
             torch._foreach_add_(weights, list(update_NRC[: len(weights)].unbind()), alpha=-scale)
 
     def _start_update(self, group: _Group, clip: Tensor, momentum: float) -> tuple[Tensor, dist.Work | None]:
-        gradient = group.gradient_MRC.mul_(clip)
-        group.momentum_MRC.mul_(momentum).add_(gradient)
-        nesterov = gradient.add_(group.momentum_MRC, alpha=momentum)
-        update = self._orthogonalize(nesterov.to(self._runtime.compute_dtype)).float()
+        direction = nesterov(group.gradient_MRC, group.momentum_MRC, clip, momentum, self._runtime.compute_dtype)
+        update = newton_schulz(direction).float()
         if self._runtime.world_size == 1:
             return update, None
         gathered = update.new_empty(self._padded(len(group.names)), *update.shape[1:])

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from pygolf.config import TrainConfig
 from pygolf.model.gpt import GPT, parameter_role
 from pygolf.runtime import Runtime
+from pygolf.train.adamw import AdamW, RateGroup
 from pygolf.train.muon import ParallelMuon
 from pygolf.train.schedule import momentum
 
 ADAM_BETAS = (0.9, 0.95)
-ADAM_EPSILON = 1e-8
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """Ids and targets [N, T] -> nats of every target [N, T]: a model, or a compiled one."""
@@ -63,22 +63,10 @@ class Optimizer:
         self._small = {n: p for n, p in named.items() if n not in matrices}
         self._muon = ParallelMuon(matrices, runtime)
         self._bucket = Bucket(list(self._small.values()), runtime)
-        self._adam = torch.optim.AdamW(
-            self._adam_groups(),
-            lr=config.scalar_lr,
-            betas=ADAM_BETAS,
-            eps=ADAM_EPSILON,
-            weight_decay=config.weight_decay,
-            fused=runtime.device.type == "cuda",
-        )
-
-    def _adam_groups(self) -> list[dict[str, object]]:
         tables = [p for n, p in self._small.items() if parameter_role(n) == "table"]
         others = [p for n, p in self._small.items() if parameter_role(n) != "table"]
-        return [
-            {"params": tables, "base_lr": self._config.embedding_lr},
-            {"params": others, "base_lr": self._config.scalar_lr},
-        ]
+        groups = [RateGroup(tables, config.embedding_lr), RateGroup(others, config.scalar_lr)]
+        self._adam = AdamW(groups, ADAM_BETAS, config.weight_decay)
 
     def reduce(self, passengers: Tensor) -> tuple[Tensor, Tensor]:
         """Averages all gradients over ranks. Returns (norm of the whole gradient, the passengers' average)."""
@@ -89,13 +77,9 @@ class Optimizer:
     def step(self, norm: Tensor, rates: StepRates) -> None:
         """Clips by the norm and moves every weight. No host synchronisation."""
         clip = clip_factor(norm, self._config.clip_norm)
-        small = [p.grad for p in self._small.values() if p.grad is not None]
-        torch._foreach_mul_(small, clip)
         matrix_lr = self._config.matrix_lr * rates.lr_scale
         self._muon.step(clip, matrix_lr, rates.momentum, self._config.weight_decay)
-        for group in self._adam.param_groups:
-            group["lr"] = group["base_lr"] * rates.lr_scale
-        self._adam.step()
+        self._adam.step(rates.lr_scale, clip)
 
     def rates(self, step: int, lr_scale: float) -> StepRates:
         return StepRates(lr_scale, momentum(step, self._config))
@@ -104,22 +88,14 @@ class Optimizer:
         """Every tensor of the optimizer by name. A collective: call it on all ranks."""
         state = self._muon.state()
         for name, parameter in self._small.items():
-            for key, value in self._adam.state.get(parameter, {}).items():
-                state[f"adam/{key}/{name}"] = value
+            state.update({f"adam/{key}/{name}": value for key, value in self._adam.state(parameter).items()})
         return state
 
     def load(self, state: dict[str, Tensor]) -> None:
         self._muon.load(state)
         for name, parameter in self._small.items():
-            keys = [k for k in ("step", "exp_avg", "exp_avg_sq") if f"adam/{k}/{name}" in state]
-            # A step count stays where AdamW keeps it: on the device if fused, else on the CPU.
-            self._adam.state[parameter] = {
-                k: state[f"adam/{k}/{name}"].clone().to(self._place(k, parameter)) for k in keys
-            }
-
-    def _place(self, key: str, parameter: nn.Parameter) -> torch.device:
-        on_host = key == "step" and not self._adam.defaults["fused"]
-        return torch.device("cpu") if on_host else parameter.device
+            keys = self._adam.state(parameter)
+            self._adam.load(parameter, {key: state[f"adam/{key}/{name}"] for key in keys})
 
 
 def clip_factor(norm: Tensor, largest: float) -> Tensor:

@@ -42,7 +42,7 @@ def test_frozen_blocks_stay_and_flat_rates_are_flat(small_model: GPT, windows: T
 
 
 def test_every_parameter_is_in_exactly_one_group(small_model: GPT) -> None:
-    listed = [id(p) for group in rate_groups(small_model, AdaptConfig()) for p in group["params"]]  # type: ignore[attr-defined]
+    listed = [id(p) for group in rate_groups(small_model, AdaptConfig()) for p in group.parameters]
     assert sorted(listed) == sorted(id(p) for p in small_model.parameters())
 
 
