@@ -7,17 +7,20 @@ although token n - 1 was learned from and then read as context. Scoring [n - 2, 
 A text that runs on from another shard has the whole shard as targets: its begin is -1.
 
 Shards are told apart by the digest of their token bytes, never by name: a renamed or copied shard is the same text.
-The same text cut or tokenized differently has another digest and is not recognised.
+Text that was copied to another place or shard is found by its blocks (pygolf.data.copies), where the shards are at
+hand. The same text tokenized differently is not recognised.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from pygolf.data.loader import TokenSpan
+from pygolf.data.splits import RunData
 from pygolf.errors import DataError
 
 Stage = Literal["train", "adapt", "calibrate", "score"]
@@ -74,10 +77,25 @@ class TokenRange:
         return cls(**values)
 
 
-def seen_tokens(records: Iterable[TokenRange], scored: Iterable[TokenRange]) -> int:
-    """How many scored targets were targets of a learning stage too. Each token counts once."""
+def token_ranges(stage: Stage, split: str, spans: Sequence[TokenSpan], data: RunData) -> list[TokenRange]:
+    """Spans as provenance records."""
+    return [TokenRange(stage, split, s.path.name, data.digests[s.path], s.begin, s.end) for s in spans]
+
+
+def seen_intervals(records: Iterable[TokenRange], scored: Sequence[TokenRange]) -> list[Interval]:
+    """Tokens [begin, end) of the scored text that a learning stage predicted too, at the same place of a shard.
+
+    The scored text is the tokens of its ranges, one behind the other; intervals are sorted and do not overlap.
+    """
     learned = _targets_by_digest(r for r in records if r.stage in LEARNING_STAGES)
-    return sum(_overlap(intervals, learned.get(digest, [])) for digest, intervals in _targets_by_digest(scored).items())
+    found: list[Interval] = []
+    offset = 0
+    for r in scored:
+        first = max(r.begin, 0)
+        shared = _overlap([r.targets], learned.get(r.digest, []))
+        found += [(begin - first + offset, end - first + offset) for begin, end in shared]
+        offset += max(r.end - first, 0)
+    return _union(found)
 
 
 def _targets_by_digest(ranges: Iterable[TokenRange]) -> dict[str, list[Interval]]:
@@ -98,13 +116,6 @@ def _union(intervals: Iterable[Interval]) -> list[Interval]:
     return merged
 
 
-def _overlap(a: list[Interval], b: list[Interval]) -> int:
-    """Numbers in both of two lists that _union made."""
-    i = j = total = 0
-    while i < len(a) and j < len(b):
-        total += max(0, min(a[i][1], b[j][1]) - max(a[i][0], b[j][0]))
-        if a[i][1] < b[j][1]:
-            i += 1
-        else:
-            j += 1
-    return total
+def _overlap(a: list[Interval], b: list[Interval]) -> list[Interval]:
+    """The numbers in both of two lists of sorted intervals."""
+    return [(max(x[0], y[0]), min(x[1], y[1])) for x in a for y in b if max(x[0], y[0]) < min(x[1], y[1])]

@@ -2,10 +2,10 @@
 
 Counted: the Python and C++ sources of this package that loading and scoring an artifact need, found from the sources
 themselves, so that nothing is forgotten or counted by habit:
-- Python: pygolf/score/*.py and pygolf/model/load.py, everything of pygolf that they import, and what that imports.
+- Python: pygolf/score/score_file.py, everything of pygolf that it imports, and what that imports.
 - C++: the binding sources of the extension modules among those imports (`_core`, `_ops`), every header that they
   include, directly or not, and the sources that implement those headers (x.hpp: x.cpp and x_*.cpp, in cuda/ *.cu;
-  a source that has no header of its name counts with any header of its folder).
+  a source that has no header of its name counts with the headers that begin with the same word, else with any).
 An extension module counts whole, with the parts that scoring never calls (the token loader in `_core`), because it
 cannot be built without them. Not counted: training, the quantizer, the command line, build scripts and tests.
 Both kinds are read as they are, comments included, and packed as one zstd-19 tar.
@@ -14,6 +14,7 @@ Both kinds are read as they are, comments included, and packed as one zstd-19 ta
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib.util
 import io
 import re
@@ -66,6 +67,20 @@ def code_files(package: Path) -> dict[str, bytes]:
     return {name: files[name].read_bytes() for name in sorted(files)}
 
 
+def code_digest() -> str:
+    """SHA-256 (hex) over all sources of the running package, training and kernels included."""
+    package = Path(pygolf.__file__).parent
+    csrc = _csrc(package)
+    sources = {f"pygolf/{path.relative_to(package)}": path for path in package.rglob("*.py")}
+    suffixes = {".cpp", ".hpp", ".inc", ".cu", ".cuh"}
+    sources |= {f"csrc/{path.relative_to(csrc)}": path for path in csrc.rglob("*") if path.suffix in suffixes}
+    digest = hashlib.sha256()
+    for name in sorted(sources):
+        content = sources[name].read_bytes()
+        digest.update(f"{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
 def pack(files: dict[str, bytes]) -> bytes:
     """One zstd-19 tar without times, owners or anything else that differs between machines."""
     buffer = io.BytesIO()
@@ -79,8 +94,7 @@ def pack(files: dict[str, bytes]) -> bytes:
 
 def _python_closure(package: Path) -> dict[str, Path | None]:
     """Module name -> source file of all that scoring imports; None for an extension module."""
-    roots = [*sorted((package / "score").glob("*.py")), package / "model" / "load.py"]
-    waiting = [_module_name(package, path) for path in roots]
+    waiting = ["pygolf.score.score_file"]
     modules: dict[str, Path | None] = {}
     while waiting:
         name = waiting.pop()
@@ -92,11 +106,6 @@ def _python_closure(package: Path) -> dict[str, Path | None]:
         if path is not None:
             waiting += _imports(package, name, path)
     return modules
-
-
-def _module_name(package: Path, path: Path) -> str:
-    parts = path.relative_to(package).with_suffix("").parts
-    return ".".join(("pygolf", *parts)).removesuffix(".__init__")
 
 
 def _source_of(package: Path, name: str) -> Path | None:
@@ -177,11 +186,13 @@ def _implementations(csrc: Path, header: Path) -> list[Path]:
     folders = [csrc / "cuda"] if kernels else [csrc / "core", csrc / "include" / "pygolf"]
     headers = [path.stem for folder in folders for path in folder.glob("*.[hc]*") if path.suffix in (".hpp", ".cuh")]
     sources = [path for path in sorted(folders[0].iterdir()) if path.suffix in (".cpp", ".cu")]
-    return [
-        path
-        for path in sources
-        if _is_part(path.stem, header.stem) or not any(_is_part(path.stem, other) for other in headers)
-    ]
+    return [path for path in sources if header.stem in _headers_of(path.stem, headers)]
+
+
+def _headers_of(source: str, headers: list[str]) -> list[str]:
+    """The headers that a source may implement: those of its name, else those that begin like it, else any."""
+    named = [header for header in headers if _is_part(source, header)]
+    return named or [header for header in headers if _is_part(header, source.split("_")[0])] or headers
 
 
 def _is_part(source: str, header: str) -> bool:

@@ -1,4 +1,4 @@
-"""Sliding-window scoring: plan the windows, run the model, add up nats and bytes.
+"""Sliding-window scoring: plan the windows and run the model.
 
     bits per byte = sum of nll in nats / (ln 2 · sum of the bytes of the scored tokens)
 
@@ -20,16 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pygolf.data.tokenizer import TokenBytes
 from pygolf.errors import ConfigError, DataError, NumericError
 from pygolf.model.gpt import GPT
+from pygolf.model.tail import tail_states
+from pygolf.runtime import Runtime
 
-Hidden = Callable[[Tensor], Tensor]
-"""Ids [B, L] -> final states [B, L, D]: model.hidden, or a compiled form of it."""
 Progress = Callable[[int, int], None]
 """Called with (targets scored, targets to score) of this rank after every batch."""
-
-_BYTES_CHUNK = 1 << 22  # targets whose bytes are looked up at once: bounds the temporary arrays
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class WindowPlan:
 
 @dataclass(frozen=True)
 class ScoreSums:
-    """What scoring adds up; sums over ranks are sums of these."""
+    """What scoring adds up."""
 
     nll: float
     """Negative log-likelihood of all scored tokens, in nats."""
@@ -112,48 +109,52 @@ def plan_windows(tokens: int, length: int, stride: int) -> WindowPlan:
     return WindowPlan(length, ends - length, length - np.diff(ends, prepend=0))
 
 
-def score_tokens(
+def token_nll(
     model: GPT,
     tokens: NDArray[np.uint16],
-    token_bytes: TokenBytes,
     *,
     stride: int,
     batch_tokens: int,
-    rank: int = 0,
-    world_size: int = 1,
+    runtime: Runtime | None = None,
     progress: Progress | None = None,
-    hidden: Hidden | None = None,
-) -> ScoreSums:
-    """Scores a text with the window that slides by `stride`; a stride of the model's T is plain evaluation.
+) -> NDArray[np.float32]:
+    """[N - 1] nats of every target, by the window that slides by `stride`; a stride of the model's T: no overlap.
 
-    Rank r of `world_size` runs the r-th share of the windows, at most `batch_tokens` tokens (or one window) in a
-    forward pass; the sums are added over ranks where torch.distributed is initialised, else they are this share's.
-    Raises DataError for fewer than 2 tokens or an id outside the vocabulary, ConfigError for a bad stride.
+    Every rank runs its share of the windows, at most `batch_tokens` tokens (or one window) in a forward pass, and
+    gets the whole. Raises DataError for fewer than 2 tokens or an id outside the vocabulary, ConfigError for a bad
+    stride.
     """
     plan = plan_windows(len(tokens), model.config.sequence_length, stride)
-    begin, end = _share(len(plan), rank, world_size)
-    first, last = plan.targets(begin, end)
-    sums = torch.zeros(3, dtype=torch.float64, device=model.tok_emb.weight.device)
-    for nll_Bk, done in _scored_batches(model, tokens, plan, (begin, end), batch_tokens, hidden or model.hidden):
-        sums[0] += nll_Bk.sum(dtype=torch.float64)
+    rank, world_size = (runtime.rank, runtime.world_size) if runtime else (0, 1)
+    mine = rank_share(len(plan), rank, world_size)
+    first, last = plan.targets(*mine)
+    nll = torch.zeros(len(tokens) - 1, device=model.tok_emb.weight.device)
+    nll[first:last] = window_nll(model, tokens, plan, mine, batch_tokens=batch_tokens, progress=progress)
+    if runtime is not None:
+        runtime.sum(nll)  # exact: each rank adds its share to the zeros of the others
+    return nll.cpu().numpy()
+
+
+def window_nll(
+    model: GPT,
+    tokens: NDArray[np.uint16],
+    plan: WindowPlan,
+    windows: tuple[int, int],
+    *,
+    batch_tokens: int,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Nats of the targets that windows [begin, end) of the plan score, fp32, on the device, in the order of the text.
+
+    Reads the weights as they are at the call: score-first adaptation changes them between two calls.
+    """
+    first, last = plan.targets(*windows)
+    parts = [torch.empty(0, device=model.tok_emb.weight.device)]
+    for nll_Bk, done in _scored_batches(model, tokens, plan, windows, batch_tokens):
+        parts.append(nll_Bk.flatten())
         if progress is not None:
             progress(done - first, last - first)
-    sums[1] = last - first
-    sums[2] = _count_bytes(tokens, token_bytes, first, last)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(sums)
-    nll, count, byte_count = sums.tolist()
-    return ScoreSums(nll, int(count), int(byte_count))
-
-
-def token_nll(
-    model: GPT, tokens: NDArray[np.uint16], *, stride: int, batch_tokens: int, hidden: Hidden | None = None
-) -> NDArray[np.float32]:
-    """[N - 1] nats of every target in the order of the text, from the same windows as score_tokens."""
-    plan = plan_windows(len(tokens), model.config.sequence_length, stride)
-    whole = (0, len(plan))
-    batches = _scored_batches(model, tokens, plan, whole, batch_tokens, hidden or model.hidden)
-    return np.concatenate([nll_Bk.flatten().cpu().numpy() for nll_Bk, _ in batches])
+    return torch.cat(parts)
 
 
 def _scored_batches(
@@ -162,24 +163,26 @@ def _scored_batches(
     plan: WindowPlan,
     share: tuple[int, int],
     batch_tokens: int,
-    hidden: Hidden,
 ) -> Iterator[tuple[Tensor, int]]:
     """Yields the scored nll [B, k] of each batch, in the order of the text, and the target behind its last one."""
-    _check_ids(tokens, model.config.vocab_size)
     begin, end = share
     if begin == end:
         return
     device = model.tok_emb.weight.device
     offset = int(plan.starts[begin])
     # This rank's part of the text moves to the device once; windows are cut out there.
-    stream = torch.from_numpy(tokens[offset : plan.targets(begin, end)[1] + 1].astype(np.int32)).to(device)
+    part = tokens[offset : plan.targets(begin, end)[1] + 1]
+    _check_ids(part, offset, model.config.vocab_size)
+    stream = torch.from_numpy(part.astype(np.int32)).to(device)
+    starts = torch.from_numpy(plan.starts[begin:end] - offset).to(device)
     positions = torch.arange(plan.length + 1, device=device)
+    states = tail_states(model)
     for lo, hi in _batches(plan, share, max(1, batch_tokens // plan.length)):
-        starts = torch.from_numpy(plan.starts[lo:hi] - offset).to(device)
-        window = stream[starts[:, None] + positions].long()
-        k = int(plan.first_scored[lo])
+        window = stream[starts[lo - begin : hi - begin, None] + positions].long()
+        scored = plan.length - int(plan.first_scored[lo])
         with torch.no_grad():
-            nll_Bk = model.nll(hidden(window[:, :-1])[:, k:], window[:, 1 + k :])
+            # The head in fp32: bf16 logits would be the largest error of all, and there are few positions.
+            nll_Bk = model.nll(states(window[:, :-1], scored).float(), window[:, -scored:])
         yield nll_Bk, plan.targets(lo, hi)[1]
 
 
@@ -192,23 +195,15 @@ def _batches(plan: WindowPlan, share: tuple[int, int], size: int) -> Iterator[tu
             yield start, min(start + size, hi)
 
 
-def _share(count: int, rank: int, world_size: int) -> tuple[int, int]:
+def rank_share(count: int, rank: int, world_size: int) -> tuple[int, int]:
     """The rank's run of `count` things; the runs are in order and differ by at most one in length."""
     return count * rank // world_size, count * (rank + 1) // world_size
 
 
-def _count_bytes(tokens: NDArray[np.uint16], token_bytes: TokenBytes, first: int, last: int) -> int:
-    total = 0
-    for start in range(first, last, _BYTES_CHUNK):
-        stop = min(start + _BYTES_CHUNK, last)
-        total += int(token_bytes.target_bytes(tokens[start:stop], tokens[start + 1 : stop + 1]).sum())
-    return total
-
-
-def _check_ids(tokens: NDArray[np.uint16], vocab_size: int) -> None:
+def _check_ids(tokens: NDArray[np.uint16], offset: int, vocab_size: int) -> None:
     if int(tokens.max()) >= vocab_size:
         position = int(np.argmax(tokens >= vocab_size))
         raise DataError(
-            f"token {position} of the text is {tokens[position]}, expected an id below the model's vocabulary "
+            f"token {offset + position} of the text is {tokens[position]}, expected an id below the model's vocabulary "
             f"{vocab_size}; were the shards made with another tokenizer?"
         )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pygolf.errors import DataError
-from pygolf.score.provenance import Stage, TokenRange, seen_tokens
+from pygolf.score.provenance import Stage, TokenRange, seen_intervals
 
 VAL, OTHER = "ab" * 32, "cd" * 32
 
@@ -20,6 +20,10 @@ def tokens(begin: int, end: int, stage: Stage = "adapt", digest: str = VAL, shar
 
 def scored(begin: int, end: int, digest: str = VAL) -> TokenRange:
     return tokens(begin, end, "score", digest)
+
+
+def seen_tokens(records: list[TokenRange], text: list[TokenRange]) -> int:
+    return sum(end - begin for begin, end in seen_intervals(records, text))
 
 
 def test_fitting_the_scored_tokens_is_seen() -> None:
@@ -46,7 +50,7 @@ def test_a_run_from_the_shard_before_makes_token_0_a_target() -> None:
 
 def test_overlapping_records_count_once() -> None:
     records = [tokens(0, 60), tokens(40, 100, "calibrate"), tokens(40, 50, "train")]
-    assert seen_tokens(records, [scored(0, 80), scored(70, 90)]) == 89
+    assert seen_tokens(records, [scored(0, 90)]) == 89
 
 
 @pytest.mark.parametrize(("stage", "expected"), [("train", 9), ("adapt", 9), ("calibrate", 9), ("score", 0)])
@@ -64,14 +68,17 @@ spans = st.lists(st.tuples(st.integers(-1, 30), st.integers(0, 30), st.sampled_f
 
 
 @given(learned=spans, wanted=spans)
-def test_counts_as_sets_do(learned: list[tuple[int, int, str]], wanted: list[tuple[int, int, str]]) -> None:
+def test_finds_what_sets_find(learned: list[tuple[int, int, str]], wanted: list[tuple[int, int, str]]) -> None:
     def ranges(raw: list[tuple[int, int, str]]) -> list[TokenRange]:
         return [tokens(begin, begin + size, digest=digest) for begin, size, digest in raw]
 
-    def targets(raw: list[tuple[int, int, str]]) -> set[tuple[str, int]]:
-        return {(digest, t) for begin, size, digest in raw for t in range(begin + 1, begin + size)}
-
-    assert seen_tokens(ranges(learned), ranges(wanted)) == len(targets(learned) & targets(wanted))
+    predicted = {(digest, t) for begin, size, digest in learned for t in range(begin + 1, begin + size)}
+    # Token by token, in the text that the wanted ranges make one behind the other.
+    text = [(r, t) for r in ranges(wanted) for t in range(max(r.begin, 0), r.end)]
+    expected = {i for i, (r, t) in enumerate(text) if t > r.begin and (r.digest, t) in predicted}
+    found = [i for begin, end in seen_intervals(ranges(learned), ranges(wanted)) for i in range(begin, end)]
+    assert len(found) == len(set(found))
+    assert set(found) == expected
 
 
 def test_survives_a_json_manifest() -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import multiprocessing
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pygolf.data.tokenizer import TokenBytes
 from pygolf.errors import ConfigError, DataError, NumericError
 from pygolf.model.gpt import GPT, initialize
+from pygolf.model.tail import TailStates, tail_states
 from pygolf.presets import tiny
-from pygolf.score.sliding import ScoreSums, plan_windows, score_tokens, token_nll
+from pygolf.runtime import Runtime
+from pygolf.score import sliding
+from pygolf.score.sliding import ScoreSums, plan_windows, rank_share, token_nll, window_nll
 
 LENGTH, VOCAB_SIZE = 12, 29
 CASES = [
@@ -54,24 +54,9 @@ def make_tokens(count: int) -> NDArray[np.uint16]:
     return np.random.default_rng(count).integers(0, VOCAB_SIZE, count).astype(np.uint16)
 
 
-def make_token_bytes() -> TokenBytes:
-    """Id 0 is a boundary without bytes; the others have 1 to 5, and the even ones begin with a space."""
-    ids = np.arange(VOCAB_SIZE)
-    return TokenBytes(
-        base_bytes=np.where(ids == 0, 0, 1 + ids % 5).astype(np.int16),
-        leading_space=(ids % 2 == 0) & (ids > 0),
-        is_boundary=ids == 0,
-    )
-
-
 @pytest.fixture(scope="module")
 def model() -> GPT:
     return make_model()
-
-
-@pytest.fixture(scope="module")
-def token_bytes() -> TokenBytes:
-    return make_token_bytes()
 
 
 def brute_force_nll(model: GPT, tokens: NDArray[np.uint16], stride: int) -> NDArray[np.float64]:
@@ -97,19 +82,16 @@ def test_every_token_as_by_brute_force(model: GPT, count: int, stride: int) -> N
 
 
 @pytest.mark.parametrize("batch_tokens", [1, LENGTH, 5 * LENGTH, 10_000])
-def test_sums_do_not_depend_on_the_batch(model: GPT, token_bytes: TokenBytes, batch_tokens: int) -> None:
+def test_losses_do_not_depend_on_the_batch(model: GPT, batch_tokens: int) -> None:
     tokens, calls = make_tokens(61), []
-    sums = score_tokens(
+    got = token_nll(
         model,
         tokens,
-        token_bytes,
         stride=5,
         batch_tokens=batch_tokens,
         progress=lambda done, total: calls.append((done, total)),
     )
-    assert sums.tokens == 60
-    assert sums.nll == pytest.approx(brute_force_nll(model, tokens, 5).sum(), rel=1e-6)
-    assert sums.bytes == sum(0 if b == 0 else 1 + b % 5 + (b % 2 == 0 and a != 0) for a, b in pairwise(tokens))
+    np.testing.assert_allclose(got, brute_force_nll(model, tokens, 5), rtol=0, atol=1e-5)
     assert calls == sorted(calls)
     assert calls[-1] == (60, 60)
 
@@ -160,30 +142,28 @@ def test_bits_per_byte_by_hand() -> None:
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 64])
-def test_shares_of_all_ranks_add_up(model: GPT, token_bytes: TokenBytes, world_size: int) -> None:
+def test_shares_of_all_ranks_are_the_whole(model: GPT, world_size: int) -> None:
     tokens = make_tokens(100)
-
-    def share(rank: int, of: int) -> ScoreSums:
-        return score_tokens(model, tokens, token_bytes, stride=4, batch_tokens=48, rank=rank, world_size=of)
-
-    one, parts = share(0, 1), [share(rank, world_size) for rank in range(world_size)]
-    assert sum(p.nll for p in parts) == pytest.approx(one.nll, rel=1e-9)
-    assert sum(p.tokens for p in parts) == one.tokens
-    assert sum(p.bytes for p in parts) == one.bytes
-    assert max(p.tokens for p in parts) < one.tokens
+    plan = plan_windows(len(tokens), LENGTH, 4)
+    shares = [rank_share(len(plan), rank, world_size) for rank in range(world_size)]
+    parts = [window_nll(model, tokens, plan, share, batch_tokens=48).numpy() for share in shares]
+    one = token_nll(model, tokens, stride=4, batch_tokens=48)
+    np.testing.assert_allclose(np.concatenate(parts), one, rtol=0, atol=1e-6)
+    assert max(map(len, parts)) < len(one)
 
 
 def _score_as_rank(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    sums = score_tokens(
-        make_model(), make_tokens(90), make_token_bytes(), stride=4, batch_tokens=48, rank=rank, world_size=2
+    runtime = Runtime(torch.device("cpu"), rank, 2)
+    np.save(
+        folder / f"rank{rank}.npy",
+        token_nll(make_model(), make_tokens(90), stride=4, batch_tokens=48, runtime=runtime),
     )
-    (folder / f"rank{rank}.json").write_text(json.dumps(dataclasses.asdict(sums)), encoding="utf-8")
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_score_as_one(model: GPT, token_bytes: TokenBytes, tmp_path: Path) -> None:
+def test_two_processes_score_as_one(model: GPT, tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     workers = [spawn.Process(target=_score_as_rank, args=(rank, tmp_path)) for rank in range(2)]
     for worker in workers:
@@ -191,43 +171,36 @@ def test_two_processes_score_as_one(model: GPT, token_bytes: TokenBytes, tmp_pat
     for worker in workers:
         worker.join(timeout=120)
     assert [worker.exitcode for worker in workers] == [0, 0]
-    one = score_tokens(model, make_tokens(90), token_bytes, stride=4, batch_tokens=48)
+    one = token_nll(model, make_tokens(90), stride=4, batch_tokens=48)
     for rank in range(2):
-        both = ScoreSums(**json.loads((tmp_path / f"rank{rank}.json").read_text(encoding="utf-8")))
-        assert both.nll == pytest.approx(one.nll, rel=1e-9)
-        assert (both.tokens, both.bytes) == (one.tokens, one.bytes)
+        np.testing.assert_allclose(np.load(tmp_path / f"rank{rank}.npy"), one, rtol=0, atol=1e-6)
 
 
-def test_batches_have_few_shapes_and_the_head_sees_scored_positions_only(model: GPT) -> None:
-    shapes, heads = [], []
+def test_batches_have_few_shapes_and_ask_for_scored_positions_only(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
 
-    class Watched:
-        config, tok_emb = model.config, model.tok_emb
+    def watched(model: GPT) -> TailStates:
+        def states(ids: torch.Tensor, scored: int) -> torch.Tensor:
+            asked.append((*ids.shape, scored))
+            return tail_states(model)(ids, scored)
 
-        @staticmethod
-        def nll(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            heads.append(tuple(targets.shape))
-            return model.nll(hidden, targets)
+        return states
 
-    def hidden(ids: torch.Tensor) -> torch.Tensor:
-        shapes.append(tuple(ids.shape))
-        return model.hidden(ids)
-
-    token_nll(Watched(), make_tokens(13 + 9 * 4 + 2), stride=4, batch_tokens=4 * LENGTH, hidden=hidden)
+    monkeypatch.setattr(sliding, "tail_states", watched)
+    token_nll(model, make_tokens(13 + 9 * 4 + 2), stride=4, batch_tokens=4 * LENGTH)
     # The first window, nine steps in batches of at most four, the last short step.
-    assert shapes == [(1, 12), (4, 12), (4, 12), (1, 12), (1, 12)]
-    assert heads == [(1, 12), (4, 4), (4, 4), (1, 4), (1, 2)]
+    assert asked == [(1, 12, 12), (4, 12, 4), (4, 12, 4), (1, 12, 4), (1, 12, 2)]
 
 
-def test_bad_input_is_named(model: GPT, token_bytes: TokenBytes) -> None:
+def test_bad_input_is_named(model: GPT) -> None:
     with pytest.raises(DataError, match="1 tokens to score, expected 2 or more"):
-        score_tokens(model, make_tokens(1), token_bytes, stride=4, batch_tokens=48)
+        token_nll(model, make_tokens(1), stride=4, batch_tokens=48)
     with pytest.raises(ConfigError, match="stride is 13; use 1 to the window length 12"):
-        score_tokens(model, make_tokens(20), token_bytes, stride=13, batch_tokens=48)
+        token_nll(model, make_tokens(20), stride=13, batch_tokens=48)
     tokens = make_tokens(20)
     tokens[7] = VOCAB_SIZE
     with pytest.raises(DataError, match="token 7 of the text is 29, expected an id below the model's vocabulary 29"):
-        score_tokens(model, tokens, token_bytes, stride=4, batch_tokens=48)
+        token_nll(model, tokens, stride=4, batch_tokens=48)
     with pytest.raises(NumericError, match="the loss of 3 scored tokens is nan"):
         ScoreSums(math.nan, 3, 9).score()
     with pytest.raises(DataError, match="hold 0 bytes"):
