@@ -10,7 +10,7 @@ from tyro.conf import Positional
 
 
 def shard(arguments: Sequence[str]) -> None:
-    """Makes token shards and a tokenizer from text or jsonl files: `shard INPUT... --out DIR`."""
+    """Makes token shards and a tokenizer from text, jsonl or Parquet files: `shard INPUT... --out DIR`."""
 
     def command(
         inputs: Positional[tuple[Path, ...]],
@@ -28,14 +28,14 @@ def shard(arguments: Sequence[str]) -> None:
         """Makes a data folder.
 
         Args:
-            inputs: .txt or .jsonl files, also .gz, .xz or .zst, or folders of them.
+            inputs: .txt or .jsonl files, also .gz, .xz or .zst, .parquet files, or folders of them.
             out: the folder to make; it appears only when it is whole.
             tokenizer: SentencePiece model to use; without one, one is trained.
             vocab_size: pieces of the tokenizer that is trained.
             val_inputs: files for the validation split; without them, val_fraction of the documents.
             val_fraction: share of the documents for validation, drawn by a hash of the text.
             shard_tokens: tokens of a full shard.
-            text_field: field of a jsonl line that holds its text.
+            text_field: field of a jsonl line, or column of a Parquet file, that holds the text.
             strict: stop at a broken line or bad UTF-8 instead of counting it.
             overwrite: replace a data folder that is there.
             workers: processes; 0 for one a core.

@@ -10,21 +10,34 @@ from typing import TYPE_CHECKING, Any
 import tyro
 from rich.console import Console
 
-from pygolf.config import AdaptConfig, QuantConfig, RunConfig, dump_toml
+from pygolf.commands.seeds import check_same_run, seeds_table, take_seeds, with_seed
+from pygolf.config import AdaptConfig, QuantConfig, RunConfig
+from pygolf.config_file import dump_toml
 from pygolf.errors import ConfigError
-from pygolf.files import write_text
+from pygolf.files import read_json, write_text
+from pygolf.live import open_live
 from pygolf.presets import PRESETS
 
 if TYPE_CHECKING:
     from pygolf.pipeline import Run
+    from pygolf.runtime import Runtime
 
 # torch and the pipeline are imported inside the functions, so that --help answers at once.
 
 
 def run(arguments: Sequence[str]) -> None:
-    """All stages: train, adapt, quantize, score. `run PRESET [options]` starts, `run --resume DIR` goes on."""
+    """All stages: train, adapt, quantize, score. `run PRESET [options]` starts, `run --resume DIR` goes on.
+
+    With --seeds 1337,42,2025 there is one run a seed, in folders NAME-SEED; the same command again goes on with them.
+    """
+    seeds, arguments = take_seeds(arguments)
     config, resumed = _config_or_resume(run, arguments)
-    _work(config, resumed, _run_all)
+    if not seeds:
+        _work(config, resumed, _run_all)
+    elif resumed:
+        raise ConfigError("--seeds makes runs of a preset; --resume goes on with one run. Use one of them")
+    else:
+        _run_seeds([with_seed(config, seed) for seed in seeds])
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -39,7 +52,7 @@ def adapt(arguments: Sequence[str]) -> None:
 
 
 def quantize(arguments: Sequence[str]) -> None:
-    """Calibration, GPTQ and packing of a run folder: `quantize DIR [--budget-bytes 8000000 ...]`."""
+    """Calibration, coding and packing of a run folder: `quantize DIR [--budget-bytes 8000000 ...]`."""
     _restage(quantize, "quant", QuantConfig, arguments)
 
 
@@ -77,9 +90,34 @@ def _config_or_resume(command: Callable[[Sequence[str]], None], arguments: Seque
 
 def _work(config: RunConfig, resumed: bool, action: Callable[[Run], None]) -> None:
     """Opens the run folder on every rank and does the action there."""
-    from pygolf.pipeline import Run, create_run, launched
+    from pygolf.runtime import launch
 
-    with launched(config.runtime, config.folder / "metrics.jsonl") as (runtime, reporter):
+    with launch(config.runtime) as runtime:
+        _work_on(config, resumed, action, runtime)
+
+
+def _run_seeds(configs: Sequence[RunConfig]) -> None:
+    """One run behind the other, in one process group; those that are done are only read."""
+    from pygolf.pipeline import open_run
+    from pygolf.runtime import launch
+
+    existing = [(config.folder / "config.toml").exists() for config in configs]
+    for config in (c for c, exists in zip(configs, existing, strict=True) if exists):
+        check_same_run(config, open_run(config.folder))
+    with launch(configs[0].runtime) as runtime:
+        for config, exists in zip(configs, existing, strict=True):
+            _work_on(config, exists, _run_all, runtime)
+        if runtime.is_main:
+            Console().print(seeds_table([read_json(config.folder / "report.json") for config in configs]))
+
+
+def _work_on(config: RunConfig, resumed: bool, action: Callable[[Run], None], runtime: Runtime) -> None:
+    from pygolf.pipeline import Run, create_run
+    from pygolf.progress import Reporter
+
+    with Reporter(config.folder / "metrics.jsonl", enabled=runtime.is_main) as reporter:
+        if runtime.is_main:
+            reporter.show_live(open_live(config.runtime.live, config.folder, config.sections()))
         work = Run(config, runtime, reporter)
         if not resumed:
             create_run(work)

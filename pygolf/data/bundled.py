@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 
 from pygolf.data.dataset import INDEX_NAME, SPLITS, TOKENIZER_NAME, DatasetIndex, DatasetWriter, Split
+from pygolf.data.find import find_shards, shard_digests
 from pygolf.data.folders import replacing_folder
-from pygolf.data.shards import find_shards, shard_digests
 from pygolf.data.tokenizer import Tokenizer
 from pygolf.errors import DataError, PygolfError
 

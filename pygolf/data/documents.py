@@ -1,14 +1,15 @@
 """Reads text files into records and records into documents, with bounded memory.
 
-A record is what a file holds in one piece, still as bytes: a line of a .jsonl file, or a text between two
-separators (newline, 0x1E, newline) of a .txt file; either may be compressed (.gz, .xz, .zst). A document is
-one UTF-8 text that gets a BOS token. One process finds the records, which is cheap; workers do the rest.
+A record is what a file holds in one piece, still as bytes: a line of a .jsonl file, a text between two separators
+(newline, 0x1E, newline) of a .txt file (either may be compressed: .gz, .xz, .zst), or a row of a .parquet file. A
+document is one UTF-8 text that gets a BOS token. One process finds the records, which is cheap; workers do the rest.
 """
 
 from __future__ import annotations
 
 import codecs
 import gzip
+import itertools
 import json
 import lzma
 import re
@@ -20,6 +21,7 @@ from typing import BinaryIO, Literal, NamedTuple
 
 import zstandard
 
+from pygolf.data.parquet import parquet_texts
 from pygolf.errors import DataError
 
 SEPARATOR = b"\n\x1e\n"
@@ -30,9 +32,10 @@ MAX_LINE_BYTES = 64 << 20
 
 _CHUNK_BYTES = 1 << 20
 _COMPRESSIONS = (".gz", ".xz", ".zst")
+_NAMES = "a .txt or .jsonl file (plain, .gz, .xz or .zst) or a .parquet file"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
-Kind = Literal["txt", "jsonl"]
+Kind = Literal["txt", "jsonl", "parquet"]
 
 
 class TextFile(NamedTuple):
@@ -45,11 +48,12 @@ class TextFile(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A line of a .jsonl file or a text of a .txt file."""
+    """A line of a .jsonl file, a text of a .txt file or a row of a .parquet file."""
 
     number: int
-    """Line or text number in its file, from 1."""
-    data: bytes
+    """Line, text or row number in its file, from 1."""
+    data: bytes | None
+    """None for a row without a text."""
     cut: bool = False
     """Whether the text goes on in the next record, because it was too long for one."""
 
@@ -69,7 +73,7 @@ class Counts:
     bad_utf8: int = 0
     """Texts with bytes that are not UTF-8; those bytes became U+FFFD."""
     broken_lines: int = 0
-    """Lines that are not JSON, or have no text; left out."""
+    """Lines that are not JSON, and lines and rows without a text; left out."""
 
     def add(self, other: Counts) -> None:
         """Adds another count, field by field."""
@@ -87,14 +91,14 @@ def find_text_files(inputs: Sequence[Path]) -> list[TextFile]:
         if path.is_dir():
             inside = [file for file in map(as_text_file, sorted(path.rglob("*"))) if file and file.path.is_file()]
             if not inside:
-                raise DataError(f"{path} holds no .txt or .jsonl file (plain, .gz, .xz or .zst)")
+                raise DataError(f"{path} holds no .txt or .jsonl file (plain, .gz, .xz or .zst), and no .parquet file")
             files.extend(inside)
             continue
         file = as_text_file(path)
         if not path.is_file():
-            raise DataError(f"{path} does not exist; name a .txt or .jsonl file (plain, .gz, .xz, .zst) or a folder")
+            raise DataError(f"{path} does not exist; name {_NAMES}, or a folder")
         if file is None:
-            raise DataError(f"{path}: expected a name that ends in .txt or .jsonl, or that with .gz, .xz or .zst")
+            raise DataError(f"{path}: expected {_NAMES}")
         files.append(file)
     return files
 
@@ -105,6 +109,8 @@ def as_text_file(path: Path) -> TextFile | None:
     suffix = path.with_suffix("").suffix if compression else path.suffix
     if suffix == ".txt":
         return TextFile(path, "txt", compression)
+    if path.suffix == ".parquet":
+        return TextFile(path, "parquet", "")
     return TextFile(path, "jsonl", compression) if suffix == ".jsonl" else None
 
 
@@ -120,11 +126,14 @@ def _cannot_read(file: TextFile, error: OSError) -> DataError:
     return DataError(f"{file.path}: cannot be read ({error.strerror}); check the file and its permissions")
 
 
-def read_records(file: TextFile, raw: BinaryIO) -> Iterator[Record]:
-    """Records of a file that is open as `raw` (whose position tells how far reading is).
+def read_records(file: TextFile, raw: BinaryIO, field: str) -> Iterator[Record]:
+    """Records of a file that is open as `raw` (whose position tells how far reading is); `field` is a Parquet column.
 
-    Raises DataError if the compressed data is damaged or cut short, or if a line is endless.
+    Raises DataError if the compressed data is damaged or cut short, if a line is endless, or if the column is missing.
     """
+    if file.kind == "parquet":
+        yield from itertools.starmap(Record, enumerate(parquet_texts(file.path, raw, field), 1))
+        return
     chunks = _without_byte_order_mark(_chunks(file.compression, raw))
     try:
         yield from _texts(chunks) if file.kind == "txt" else _lines(file.path, chunks)
@@ -141,13 +150,14 @@ def documents_of(record: Record, source: TextFile, field: str, strict: bool, cou
 
     Counts what it finds in `counts`. Raises DataError for a broken line or bad UTF-8 if `strict`.
     """
-    text: str | None = record.data.decode("utf-8", "surrogateescape")  # bad bytes become lone surrogates
-    if source.kind == "jsonl":
-        if not record.data.strip():
+    text = None if record.data is None else record.data.decode("utf-8", "surrogateescape")  # bad: lone surrogates
+    if source.kind == "jsonl" and text is not None:
+        if not (record.data or b"").strip():
             return []
-        text = _text_of_line(str(text), field)
+        text = _text_of_line(text, field)
     if text is None:
-        _refuse_if(strict, source, record, f"is not a JSON object with a text in {field!r}")
+        problem = "has no" if source.kind == "parquet" else "is not a JSON object with a"
+        _refuse_if(strict, source, record, f"{problem} text in {field!r}")
         counts.broken_lines += 1
         return []
     document, is_clean = _encode(text)
@@ -164,7 +174,7 @@ def documents_of(record: Record, source: TextFile, field: str, strict: bool, cou
 
 def _refuse_if(strict: bool, source: TextFile, record: Record, problem: str) -> None:
     if strict:
-        unit = "line" if source.kind == "jsonl" else "text"
+        unit = {"jsonl": "line", "txt": "text", "parquet": "row"}[source.kind]
         raise DataError(f"{source.path}: {unit} {record.number} {problem}; mend or remove it, or do without strict")
 
 

@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi, hf_hub_url
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import build_hf_headers, disable_progress_bars
 
 from pygolf._core import TokenShard
 from pygolf.data.dataset import INDEX_NAME, DatasetIndex, ShardEntry, Split
-from pygolf.data.shards import Progress, shard_digests
+from pygolf.data.find import shard_digests
+from pygolf.data.shards import Progress
 from pygolf.data.tokenizer import Tokenizer
 from pygolf.errors import ChecksumError, DataError, IoError
 from pygolf.files import read_json
@@ -32,6 +36,8 @@ _ROOT = "datasets"
 _STAGING = ".download"
 
 T = TypeVar("T")
+Arrived = Callable[[int], None]
+"""Called with the bytes of a file that are there."""
 
 
 class RemoteFile(NamedTuple):
@@ -73,7 +79,7 @@ def download_fineweb(
         variant: "sp" and the number of pieces of the tokenizer, as in sp1024.
         train_shards: training shards to get, 100 M tokens (200 MB) each.
         repo_id: dataset repository on the hub.
-        progress: called after each file.
+        progress: called as bytes come, with "download", bytes that are there and bytes in all.
 
     Raises:
         DataError: the hub cannot be reached or lacks a file, or other shards are in the folder.
@@ -97,22 +103,45 @@ def download_fineweb(
     return index
 
 
+class _Partial(io.FileIO):
+    """A file that grows at its end and says how large it is."""
+
+    def __init__(self, path: Path, arrived: Arrived) -> None:
+        super().__init__(path, "a+")
+        self._arrived = arrived
+
+    def write(self, data: Any) -> int:
+        count = super().write(data)
+        self._arrived(self.tell())
+        return count
+
+
 class _Hub:
     """One revision of a dataset repository."""
 
     def __init__(self, repo_id: str, staging: Path) -> None:
         self._repo_id, self._staging = repo_id, staging
+        disable_progress_bars()  # the hub's own, which would fight with pygolf's for the terminal
         self.revision = str(self._ask(lambda: HfApi().dataset_info(repo_id).sha))
 
-    def fetch(self, path: str) -> Path:
-        """Gets a file, continuing where an earlier try was cut."""
-        return Path(
-            self._ask(
-                lambda: hf_hub_download(
-                    self._repo_id, path, repo_type="dataset", revision=self.revision, local_dir=self._staging
-                )
-            )
-        )
+    def fetch(self, path: str, size: int | None = None, arrived: Arrived = lambda size: None) -> Path:
+        """Gets a file of `size` bytes, continuing where an earlier try was cut, by another process too.
+
+        hf_hub_download would begin anew after a kill: it gives what it has not finished a name that no other process
+        knows. This keeps it under a name of its own, one for each revision.
+        """
+        target = self._staging / self.revision / Path(path).name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        url = hf_hub_url(self._repo_id, path, repo_type="dataset", revision=self.revision)
+
+        def get() -> None:
+            with _Partial(target, arrived) as stream:
+                http_get(url, stream, resume_size=stream.tell(), headers=build_hf_headers(), expected_size=size)
+
+        if size is None:
+            target.unlink(missing_ok=True)  # whether a part is all of it cannot be told
+        self._ask(get)
+        return target
 
     def published(self, paths: list[str]) -> dict[str, Published]:
         """Sizes and checksums; a path that is missing from the repository is missing here."""
@@ -173,11 +202,16 @@ def _get_all(hub: _Hub, files: list[RemoteFile], out_dir: Path, progress: Progre
     total, done = sum(entry.size for entry in published.values()), 0
     for file in files:
         expected, final = published[file.path], out_dir / file.name
+        before = done
+
+        def arrived(size: int, before: int = before) -> None:
+            if progress is not None:
+                progress("download", before + size, total)
+
         if not (final.is_file() and _is_as_published(final, expected)):
-            _check(hub.fetch(file.path), file, expected).replace(final)
+            _check(hub.fetch(file.path, expected.size, arrived), file, expected).replace(final)
         done += expected.size
-        if progress is not None:
-            progress("download", done, total)
+        arrived(expected.size)
 
 
 def _check(path: Path, file: RemoteFile, expected: Published) -> Path:

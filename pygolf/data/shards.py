@@ -1,16 +1,14 @@
-"""Token shards: finding and hashing them, and making them from text files (`pygolf shard`).
+"""Token shards from text files (`pygolf shard`).
 
 A data folder holds shards named `*train_*.bin` and `*val_*.bin` beside the tokenizer that made them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -19,8 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygolf._core import TokenShard
-from pygolf.data.dataset import INDEX_NAME, SHARD_TOKENS, TOKENIZER_NAME, DatasetIndex, DatasetWriter, Split
+from pygolf.data.dataset import INDEX_NAME, SHARD_TOKENS, TOKENIZER_NAME, DatasetIndex, DatasetWriter
 from pygolf.data.documents import Counts, Record, TextFile, find_text_files, open_text_file, read_records
 from pygolf.data.folders import replacing_folder
 from pygolf.data.shard_file import MAX_SHARD_TOKENS, ShardWriter
@@ -58,37 +55,6 @@ def write_shard(path: Path, tokens: NDArray[np.integer[Any]]) -> None:
         shard.write(tokens.astype(np.uint16, copy=False))
 
 
-def find_shards(folder: Path, split: Split) -> list[Path]:
-    """Shard files of a split in a data folder, sorted by name.
-
-    Raises DataError if the folder is missing, is a file, or has no shard of the split.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        found = "is a file" if folder.exists() else "does not exist"
-        raise DataError(f"data folder {folder} {found}; make one with 'pygolf shard' or 'pygolf download'")
-    shards = sorted(path for path in folder.glob(f"*{split}_*.bin") if path.is_file())
-    if not shards:
-        names = sorted(path.name for path in folder.iterdir())
-        held = f"it holds {', '.join(names[:5])}" + " ..." * (len(names) > 5) if names else "it is empty"
-        raise DataError(
-            f"data folder {folder} has no shard named *{split}_*.bin ({held}); "
-            "make shards with 'pygolf shard' or 'pygolf download'"
-        )
-    return shards
-
-
-def shard_digest(path: Path) -> str:
-    """SHA-256 (hex) of a shard's token bytes, without the header. Raises FormatError for a bad shard."""
-    return hashlib.sha256(TokenShard(os.fspath(path)).tokens.data).hexdigest()
-
-
-def shard_digests(paths: Sequence[Path]) -> list[str]:
-    """`shard_digest` of several files at once, one thread a core."""
-    with ThreadPoolExecutor(max_workers=_cores()) as pool:
-        return list(pool.map(shard_digest, paths))
-
-
 def shard_text(
     inputs: Sequence[Path],
     out_dir: Path,
@@ -111,14 +77,15 @@ def shard_text(
 
     Args:
         inputs: .txt files (documents between lines that hold only 0x1E; without one, a file is a document),
-            .jsonl files (a line is an object with a text), both also as .gz, .xz or .zst, or folders of them.
+            .jsonl files (a line is an object with a text), both also as .gz, .xz or .zst, .parquet files (a row has a
+            text; needs pyarrow), or folders of them.
         out_dir: the folder to make.
         tokenizer: a SentencePiece model to use; without one, a tokenizer of `vocab_size` pieces is trained on
             the training documents (on a sample of them above 64 MB).
         val_inputs: files whose documents are the validation split; with them, `inputs` is all for training.
         val_fraction: without `val_inputs`, the share of documents for validation, drawn by a hash of each.
         shard_tokens: tokens of a full shard.
-        text_field: field of a jsonl line that holds its text.
+        text_field: field of a jsonl line, or column of a Parquet file, that holds the text.
         strict: whether a broken line or bad UTF-8 is an error; else broken lines are left out, bad bytes
             become U+FFFD, and both are counted.
         workers: processes; 0 for one a core (and no more than the inputs are worth).
@@ -135,7 +102,7 @@ def shard_text(
     with replacing_folder(Path(out_dir), marker=INDEX_NAME, overwrite=overwrite) as folder:
         model = folder / TOKENIZER_NAME
         if tokenizer is None:
-            batches = _read_batches(sources, "tokenizer", progress)
+            batches = _read_batches(sources, "tokenizer", text_field, progress)
             train_tokenizer(_sample(batches, reading), vocab_size, model)
         else:
             Tokenizer(tokenizer)  # says what is wrong with it, by the name that the user knows
@@ -165,11 +132,11 @@ def _sources(inputs: Sequence[Path], val_inputs: Sequence[Path], val_fraction: f
     return sources
 
 
-def _read_batches(sources: Sources, stage: str, progress: Progress | None) -> Iterator[Batch]:
+def _read_batches(sources: Sources, stage: str, field: str, progress: Progress | None) -> Iterator[Batch]:
     total, before = sum(file.path.stat().st_size for file, _ in sources), 0
     for file, val_fraction in sources:
         with open_text_file(file) as raw:
-            for records in _grouped(read_records(file, raw)):
+            for records in _grouped(read_records(file, raw, field)):
                 if progress is not None:
                     progress(stage, before + raw.tell(), total)
                 yield Batch(file, val_fraction, records)
@@ -181,7 +148,7 @@ def _grouped(records: Iterable[Record]) -> Iterator[list[Record]]:
     size = 0
     for record in records:
         group.append(record)
-        size += len(record.data)
+        size += len(record.data or b"")
         if size >= _BATCH_BYTES:
             yield group
             group, size = [], 0
@@ -214,7 +181,7 @@ def _write_shards(
 ) -> DatasetIndex:
     model = Tokenizer(folder / TOKENIZER_NAME)
     counts = Counts()
-    batches = _read_batches(sources, "shards", progress)
+    batches = _read_batches(sources, "shards", reading.text_field, progress)
     results = tokenize_all(batches, model.path, reading, workers)
     with DatasetWriter(folder, bos_id=model.bos_id, shard_tokens=shard_tokens) as writer, closing(results):
         for result in results:

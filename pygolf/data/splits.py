@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygolf.config import DataConfig, ModelConfig
+from pygolf.data.find import find_shards, shard_digests
 from pygolf.data.loader import TokenSpan, read_tokens, set_aside, whole_spans
-from pygolf.data.shards import find_shards, shard_digests
 from pygolf.data.tokenizer import Tokenizer
 from pygolf.errors import ConfigError, DataError
 

@@ -1,1 +1,1 @@
-"""What a run reports: report.json and the tables on the screen."""
+"""What a run reports: report.json, report.html, record folders and the tables on the screen."""

@@ -32,6 +32,20 @@ def seen_label(seen: bool | None) -> str:
     return "SEEN: the weights were fitted to scored tokens" if seen else "clean: no scored token was trained on"
 
 
+def verdict_label(provenance: dict[str, Any]) -> str:
+    """What the screen says about the scored tokens, with the figures behind it."""
+    status, clean = provenance["status"], provenance["bpb_clean"]
+    if status == "unknown":
+        return seen_label(None)
+    label = f"SEEN: {provenance['fitted_tokens']:,} were fitted" if status == "seen" else seen_label(False)
+    if provenance["copied_tokens"]:
+        label += f"; {provenance['copied_tokens']:,} stand in short copies in training shards"
+    if clean is not None and (status == "seen" or provenance["copied_tokens"]):
+        label += f"; bpb of the others {clean:.4f}"
+    missing = provenance["shards"] - provenance["compared"]
+    return label + (f" (copies not looked for in {missing} training shards, which are not here)" if missing else "")
+
+
 def report_table(report: dict[str, Any], compressors: dict[str, float] | None = None) -> Table:
     """The figures of a finished run, two columns."""
     table = Table(title=f"{report['config']['name']}: {report['bpb']:.4f} bits per byte", title_style="bold")
@@ -50,6 +64,8 @@ def report_table(report: dict[str, Any], compressors: dict[str, float] | None = 
 def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     left = report["budget_bytes"] - report["artifact_bytes"] - report["code_bytes"]
     after = [(f"bpb after {name}, no overlap", f"{bpb:.4f}") for name, bpb in report["bpb_after"].items()]
+    if report["adaptive"] is not None:
+        after.append(("bpb of the packed file, adapting score-first", f"{report['adaptive']['bpb']:.4f}"))
     return [
         ("bpb of the packed file", f"{report['bpb']:.4f}"),
         ("bpb of the unquantized model", f"{report['bpb_unquantized']:.4f}"),
@@ -58,7 +74,7 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("val_loss (nats a token)", f"{report['val_loss']:.4f}"),
         ("tokens scored", f"{report['tokens_scored']:,}"),
         ("bytes scored", f"{report['bytes_scored']:,}"),
-        ("scored tokens", seen_label(report["seen"])),
+        ("scored tokens", verdict_label(report["provenance"])),
         ("artifact bytes", f"{report['artifact_bytes']:,}"),
         ("code bytes", f"{report['code_bytes']:,}"),
         ("bytes left of the budget", f"{left:,}"),
@@ -73,8 +89,8 @@ def figures_table(figures: dict[str, Any]) -> Table:
     table.add_column("figure")
     table.add_column("value", justify="right")
     for name, value in figures.items():
-        if name == "seen":
-            table.add_row("scored tokens", seen_label(value))
-        else:
+        if name == "provenance":
+            table.add_row("scored tokens", verdict_label(value))
+        elif name != "seen":
             table.add_row(name, f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if value else "-")
     return table

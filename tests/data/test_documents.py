@@ -26,7 +26,7 @@ COMPRESSORS = {
 def records(name: str, data: bytes) -> list[Record]:
     (file,) = [documents.as_text_file(Path(name))]
     assert file is not None
-    return list(read_records(file, io.BytesIO(data)))
+    return list(read_records(file, io.BytesIO(data), "text"))
 
 
 def read(name: str, data: bytes, *, strict: bool = False) -> tuple[list[str], Counts]:
@@ -36,7 +36,7 @@ def read(name: str, data: bytes, *, strict: bool = False) -> tuple[list[str], Co
     counts = Counts()
     texts = [
         document.decode()
-        for record in read_records(file, io.BytesIO(data))
+        for record in read_records(file, io.BytesIO(data), "text")
         for document in documents_of(record, file, "text", strict, counts)
     ]
     return texts, counts
@@ -153,7 +153,7 @@ def test_inputs_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "x.pdf").touch()
     with pytest.raises(DataError, match="does not exist"):
         find_text_files([tmp_path / "none.txt"])
-    with pytest.raises(DataError, match=r"x\.pdf: expected a name that ends in"):
+    with pytest.raises(DataError, match=r"x\.pdf: expected a \.txt or \.jsonl file"):
         find_text_files([tmp_path / "x.pdf"])
     with pytest.raises(DataError, match="holds no"):
         find_text_files([tmp_path])

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from pygolf.data import download
 from pygolf.data.bundled import BUNDLED
 from pygolf.data.dataset import INDEX_NAME, TOKENIZER_NAME, DatasetIndex
 from pygolf.data.download import download_fineweb
-from pygolf.data.shards import find_shards, write_shard
+from pygolf.data.find import find_shards
+from pygolf.data.shards import write_shard
 from pygolf.errors import ChecksumError, DataError, FormatError, IoError, PygolfError
 
 MODEL_PATH = "tokenizers/fineweb_1024_bpe.model"
@@ -31,7 +33,7 @@ class Hub:
         self.root = root
         self.served: list[str] = []
         self.before: Callable[[str], None] = lambda path: None
-        self.after: Callable[[Path], None] = lambda path: None
+        self.spoil: Callable[[str, bytes], bytes] = lambda path, data: data
         self.online = True
 
     def dataset_info(self, repo_id: str) -> SimpleNamespace:
@@ -48,15 +50,14 @@ class Hub:
         lfs = SimpleNamespace(sha256=hashlib.sha256(data).hexdigest()) if path.endswith(".bin") else None
         return SimpleNamespace(path=path, size=len(data), lfs=lfs)
 
-    def download(self, repo_id: str, filename: str, *, repo_type: str, revision: str, local_dir: Path) -> str:
-        assert (repo_type, revision) == ("dataset", "abc123")
-        self.before(filename)
-        target = local_dir / filename
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self.root / filename, target)
-        self.after(target)
-        self.served.append(Path(filename).name)
-        return str(target)
+    def get(
+        self, url: str, stream: BinaryIO, *, resume_size: int, headers: dict[str, str], expected_size: int | None
+    ) -> None:
+        path = url.partition("/resolve/abc123/")[2]
+        self.before(path)
+        data = self.spoil(path, (self.root / path).read_bytes())
+        stream.write(data[resume_size:])
+        self.served.append(Path(path).name)
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     (root / "datasets/manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     stand_in = Hub(root)
     monkeypatch.setattr(download, "HfApi", lambda: stand_in)
-    monkeypatch.setattr(download, "hf_hub_download", stand_in.download)
+    monkeypatch.setattr(download, "http_get", stand_in.get)
     return stand_in
 
 
@@ -144,16 +145,14 @@ def test_file_that_was_damaged_on_disk_comes_again(tmp_path: Path, hub: Hub) -> 
 
 @pytest.mark.parametrize("damage", ["flip", "cut"])
 def test_damage_on_the_way_is_found(tmp_path: Path, hub: Hub, damage: str) -> None:
-    def spoil(path: Path) -> None:
-        if path.name == "fineweb_val_000001.bin":
-            data = path.read_bytes()
-            path.write_bytes(data[:-1] + (b"\x01" if damage == "flip" else b""))
+    def spoil(path: str, data: bytes) -> bytes:
+        return data[:-1] + (b"\x01" if damage == "flip" else b"") if path.endswith("val_000001.bin") else data
 
-    hub.after = spoil
+    hub.spoil = spoil
     with pytest.raises(ChecksumError, match=r"fineweb_val_000001\.bin: .* removed, run the same command"):
         download_fineweb(tmp_path / "out", train_shards=1)
     assert not list(tmp_path.glob("out/**/fineweb_val_000001.bin"))
-    hub.after = lambda path: None
+    hub.spoil = lambda path, data: data
     download_fineweb(tmp_path / "out", train_shards=1)
 
 

@@ -19,8 +19,9 @@ from pygolf._core import TokenShard
 from pygolf.data import documents, shards
 from pygolf.data.bundled import BUNDLED, bundled_texts
 from pygolf.data.dataset import INDEX_NAME, TOKENIZER_NAME, DatasetIndex
+from pygolf.data.find import find_shards, shard_digest, shard_digests
 from pygolf.data.shard_file import ShardWriter
-from pygolf.data.shards import find_shards, shard_digest, shard_digests, shard_text, write_shard
+from pygolf.data.shards import shard_text, write_shard
 from pygolf.data.tokenizer import Tokenizer
 from pygolf.errors import DataError, FormatError, IoError
 
