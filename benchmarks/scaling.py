@@ -25,6 +25,7 @@ import torch.distributed as dist
 
 from pygolf.config import RuntimeConfig, TrainConfig
 from pygolf.model.gpt import GPT, initialize, place
+from pygolf.model.graphs import loss_function
 from pygolf.presets import PRESETS
 from pygolf.runtime import Runtime, launch
 from pygolf.train.averaging import WeightAverage
@@ -44,7 +45,7 @@ class Step:
         generator = torch.Generator(device=runtime.device).manual_seed(runtime.rank)
         shape = (windows, config.model.sequence_length)
         self._ids = torch.randint(config.model.vocab_size, shape, generator=generator, device=runtime.device)
-        self._model, self._loss = model, torch.compile(model, dynamic=False) if runtime.compiled else model
+        self._model, self._loss = model, loss_function(model, runtime)
         self._optimizer = Optimizer(model, TrainConfig(), runtime)
         self._average = WeightAverage(model, 0.997)
         self.tokens = self._ids.numel() * runtime.world_size

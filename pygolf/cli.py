@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.markup import escape
 
-from pygolf.commands import artifacts, datasets, runs
+from pygolf.commands import artifacts, datasets, reports, runs, trust
 from pygolf.errors import PygolfError
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -23,6 +23,10 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
         artifacts.score,
         artifacts.inspect,
         artifacts.generate,
+        trust.verify,
+        trust.compare,
+        reports.report,
+        reports.submission,
         datasets.shard,
         datasets.download,
     )

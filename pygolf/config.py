@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import arg
 
 from pygolf.errors import ConfigError
+from pygolf.live import LiveKind
 
 BUDGET_BYTES = 16_000_000
 
@@ -121,8 +122,8 @@ class TrainConfig:
     """Most tokens of one forward and backward on one rank."""
     warmdown_steps: int = 4000
     """The learning rate falls linearly to 0 over the last this many steps (at the current speed)."""
-    compile_warmup_steps: int = 20
-    """Steps before the clock starts that only compile; they leave no trace. Without torch.compile: none."""
+    compile_warmup_steps: int = 3
+    """Steps before the clock starts that compile and choose kernels; they leave no trace. On the CPU: none."""
     matrix_lr: float = 0.025
     """Muon's learning rate for the block matrices."""
     embedding_lr: float = 0.035
@@ -199,8 +200,15 @@ class AdaptConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantConfig:
-    """Calibration, GPTQ and packing (RECIPE 6 and 7)."""
+    """Calibration, quantization and packing (RECIPE 6, 6b and 7)."""
 
+    method: Literal["rd", "record"] = "rd"
+    """rd: the rate-distortion quantizer, one step for the whole model (docs/quantizer.md); record: the record's int6
+    GPTQ with a clip chosen per row."""
+    states: Literal[1, 4, 8] = 8
+    """rd: states of the trellis that codes run through; 1 for none. 8 save 0.18 bit a weight at equal loss."""
+    two_sided: bool = True
+    """rd: rounding errors are made up for along the rows of a matrix too, not only along its columns."""
     calibration: Literal["train", "selfgen"] = "train"
     """Tokens behind the Hessians: held-out training windows, or text sampled from the model itself."""
     calibration_windows: int = 64
@@ -208,21 +216,19 @@ class QuantConfig:
     selfgen_temperature: float = 0.8
     """Temperature of self-generated calibration text."""
     matrix_bits: int = 6
-    """Bits of a code of the block matrices, 2 to 8."""
+    """record: bits of a code of the block matrices, 2 to 8."""
     table_bits: int = 8
-    """Bits of a code of embedding tables and their projections, 2 to 8."""
+    """record: bits of a code of embedding tables and their projections, 2 to 8."""
     damping: float = 0.005
-    """Added once to the Hessian's diagonal, as a part of its mean."""
-    block_columns: int = 128
-    """Columns that GPTQ solves before it updates the rest."""
+    """record: added once to the Hessian's diagonal, as a part of its mean."""
     clip_quantiles: tuple[float, ...] = (0.999, 0.9995, 0.9999, 0.99999, 1.0)
-    """Candidate clips of a row: quantiles of its magnitudes."""
+    """record: candidate clips of a row, quantiles of its magnitudes."""
     clip_stds: tuple[float, ...] = (12.85,)
-    """Candidate clips of a row: multiples of its standard deviation (SDClip)."""
+    """record: candidate clips of a row, multiples of its standard deviation (SDClip)."""
     budget_bytes: int = BUDGET_BYTES
     """Most bytes of artifact and code together."""
     codec: Literal["entropy", "bytes-zstd", "bitpack"] = "entropy"
-    """Codec of the codes: the adaptive entropy coder, one byte a code with zstd, or plain bit packing."""
+    """record: codec of the codes: the adaptive entropy coder, one byte a code with zstd, or plain bit packing."""
     zstd_level: int = 22
     """Compression level of sections coded with zstd."""
 
@@ -286,9 +292,12 @@ class RuntimeConfig:
     """CPU threads of torch and of the C++ core; 0 for all."""
     profile: Annotated[bool, arg(name="profile", prefix_name=False)] = False
     """Writes a trace of ten training steps to trace.json in the run folder; it opens in ui.perfetto.dev."""
-    attention: Literal["sdpa", "flash"] = "sdpa"
-    """sdpa: the best that torch ships (cuDNN, flash-2). flash: flash-attn-4 for whole windows on CUDA, which
-    pygolf[flash] installs."""
+    live: Annotated[LiveKind, arg(name="live", prefix_name=False)] = "off"
+    """Shows the metrics while they are made: TensorBoard (logs in the run folder), or Weights & Biases. Needs
+    pygolf[tensorboard] or pygolf[wandb]."""
+    attention: Literal["auto", "sdpa", "cudnn", "flash"] = "auto"
+    """sdpa: the best that torch ships (cuDNN, flash-2). cudnn: cuDNN or an error. flash: flash-attn-4 for whole
+    windows, from Hopper on, which pygolf[flash] installs. auto: flash where it is installed and runs, else sdpa."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,32 +15,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import pygolf
-from pygolf.config import RunConfig, RuntimeConfig, dump_toml, load_toml
+from pygolf.config import RunConfig, RuntimeConfig
+from pygolf.config_file import dump_toml, load_toml
 from pygolf.data.loader import BatchLoader, TokenSpan, read_windows, take_windows
-from pygolf.data.splits import RunData, join_tokens, open_data, split_prefix
+from pygolf.data.splits import RunData, open_data, split_prefix
 from pygolf.errors import ConfigError, FormatError
 from pygolf.files import read_json, write_bytes, write_json, write_text
+from pygolf.journal import STAGES, Journal, build_manifest, build_report, utc_now
 from pygolf.model.generate import sample_windows
 from pygolf.model.gpt import GPT, initialize, place
 from pygolf.progress import Reporter
-from pygolf.quant.artifact import packed_bytes, write_artifact
-from pygolf.quant.budget import Fit, fit_budget
-from pygolf.quant.gptq import QuantizedModel, quantize_model
-from pygolf.quant.hessian import collect_hessians
-from pygolf.report.plots import draw_training
-from pygolf.report.report import versions
+from pygolf.quant.stage import calibrate, pack_model
+from pygolf.report.page import write_page
+from pygolf.report.samples import sample_texts
 from pygolf.runtime import Runtime, launch
-from pygolf.score.provenance import Stage, TokenRange
+from pygolf.score.documents import save_documents, sum_documents
+from pygolf.score.provenance import Stage, token_ranges
 from pygolf.score.rules import code_archive
-from pygolf.score.score_file import FileScore, Text, score_file, score_model
+from pygolf.score.score_file import FileScore, Text, read_text, score_file, text_nll
 from pygolf.score.sliding import Score
+from pygolf.score.verdict import judge, read_provenance
 from pygolf.tensors import load_tensors, save_tensors
 from pygolf.train.adapt import adapt
 from pygolf.train.checkpoint import checkpoint_path, load_checkpoint
 from pygolf.train.loop import Trainer, check_split
-
-STAGES = ("train", "adapt", "quantize", "score")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -80,6 +78,7 @@ class Run:
         check_split(config, runtime)
         self.config, self.runtime, self.reporter = config, runtime, reporter
         self.folder = config.folder
+        self.journal = Journal(self.folder, runtime)
         self._length = config.model.sequence_length
         self._microbatch = config.train.microbatch_tokens // self._length
 
@@ -91,8 +90,7 @@ class Run:
     @property
     def records(self) -> dict[str, Any]:
         """stages.json: what each finished stage found and which tokens it read."""
-        path = self.folder / "stages.json"
-        return dict(read_json(path)) if path.exists() else {}
+        return self.journal.records
 
     def run(self) -> dict[str, Any]:
         """Every stage that is not done yet; returns the report. Raises Interrupted if training was stopped."""
@@ -115,6 +113,7 @@ class Run:
         initialize(model, config.seed)
         checkpoint = load_checkpoint(self.folder)
         self.reporter.rewind("train", checkpoint.step if checkpoint else 0)
+        begun = self.journal.training_begun(resumed=checkpoint is not None)
         trainer = Trainer(config, self.runtime, model, self._open_loader, self.folder, self.reporter)
         result = trainer.train(checkpoint)
         if result.interrupted:
@@ -125,10 +124,10 @@ class Run:
         record = {
             "seconds": {"train": result.seconds},
             "training": training,
-            "provenance": self._ranges("train", "train", data.train),
+            "reading": self._reading("train", "train", result.seconds, begun, "train", data.train),
             "bpb": self._score(model, 0).bpb,
         }
-        self.finish("train", record)
+        self.journal.finish("train", record)
         checkpoint_path(self.folder).unlink(missing_ok=True)
 
     def adapt(self) -> None:
@@ -136,9 +135,10 @@ class Run:
         settings, model = self.config.adapt, self._load_weights("trained")
         if settings.source == "none":
             self._save_weights("adapted", model, {})
-            self.finish("adapt", {"seconds": {"adapt": 0.0}, "provenance": []})
+            reading = self._reading("adapt", "adapt", 0.0, utc_now(), "train", [])
+            self.journal.finish("adapt", {"seconds": {"adapt": 0.0}, "reading": reading})
             return
-        started = time.perf_counter()
+        started, begun = time.perf_counter(), utc_now()
         spans = self._adapt_spans()
         windows = read_windows(spans, self._length, self.config.model.vocab_size)
         result = adapt(
@@ -157,44 +157,76 @@ class Run:
             "seconds": {"adapt": seconds},
             "source": settings.source,
             "losses": result.epoch_losses,
-            "provenance": self._ranges("adapt", split, spans),
+            "reading": self._reading("adapt", "adapt", seconds, begun, split, spans),
             "bpb": self._score(result.model, 0).bpb,
         }
-        self.finish("adapt", record)
+        self.journal.finish("adapt", record)
 
     def quantize(self) -> None:
         """adapted.safetensors -> model.golf, within the byte budget."""
         config, model = self.config, self._load_weights("adapted")
-        started = time.perf_counter()
-        windows, provenance = self._calibration_windows(model)
-        hessians = collect_hessians(
-            model, windows, self.runtime, microbatch_windows=self._microbatch, reporter=self.reporter
+        started, begun = time.perf_counter(), utc_now()
+        windows, spans = self._calibration_windows(model)
+        calibration = calibrate(
+            model,
+            windows,
+            config.quant,
+            self.runtime,
+            microbatch_windows=self._microbatch,
+            seed=config.seed,
+            reporter=self.reporter,
         )
         self.runtime.synchronize()
         seconds = {"calibrate": time.perf_counter() - started}
         code_bytes = code_archive().archive_bytes
-        record: dict[str, Any] = {"seconds": seconds, "provenance": provenance, "code_bytes": code_bytes}
+        reading = self._reading("quantize", "calibrate", seconds["calibrate"], begun, "train", spans)
+        record: dict[str, Any] = {"seconds": seconds, "reading": reading, "code_bytes": code_bytes}
         if self.runtime.is_main:
-            manifest = self.manifest(provenance)
+            manifest = build_manifest(config, self.data.tokenizer, self.records, reading)
             started = time.perf_counter()
-            fit = self._fit(model, hessians, manifest, config.quant.budget_bytes - code_bytes)
-            manifest["quantization"] = {"coarseness": fit.coarseness, "zeroed": fit.zeroed}
-            write_artifact(self.artifact, fit.model, manifest, config.quant, self._threads)
+            packed = pack_model(
+                model,
+                calibration,
+                config.quant,
+                manifest,
+                allowed=config.quant.budget_bytes - code_bytes,
+                threads=self._threads,
+                reporter=self.reporter,
+            )
+            write_bytes(self.artifact, packed.data)
             seconds["quantize"] = time.perf_counter() - started
-            record["errors"] = {name: m.error for name, m in fit.model.matrices.items()}
-        self.finish("quantize", record)
+            record["errors"] = packed.errors
+        self.journal.finish("quantize", record)
 
     def score(self) -> None:
-        """model.golf, validation shards -> report.json, training.png. The weights come from the file alone."""
-        text = self.scored_text
+        """model.golf, validation shards -> report.json, report.html. The weights come from the file alone."""
         unquantized = self._score(self._load_weights("adapted"), self.config.score.stride)
-        started = time.perf_counter()
+        started, begun = time.perf_counter(), utc_now()
+        text = read_text(self.config, self.data)
+        loading = time.perf_counter() - started
         result = score_file(self.artifact, text, self.config.score, self.runtime, self.reporter)
-        self.finish("score", {"seconds": {"score": time.perf_counter() - started}})
-        if self.runtime.is_main:
-            write_json(self.folder / "report.json", self._report(result, unquantized))
-            draw_training(self.folder / "metrics.jsonl", self.folder / "training.png")
-        self.runtime.barrier()
+        result.seconds["score"] += loading
+        record = self._conclude(text, result, unquantized, begun) if self.runtime.is_main else {}
+        self.journal.finish("score", record)
+
+    def _conclude(self, text: Text, result: FileScore, unquantized: Score, begun: str) -> dict[str, Any]:
+        """Judges the score and writes what the run folder keeps of it; returns the stage's record."""
+        started = time.perf_counter()
+        shards = {digest: path for path, digest in self.data.digests.items()}
+        provenance = read_provenance(self.artifact, result.manifest)
+        verdict = judge(provenance, text, result.losses["nll"], shards, self.reporter)
+        documents = sum_documents(text, result.losses)
+        save_documents(self.folder, documents)
+        seconds = {**result.seconds, "check": time.perf_counter() - started}
+        reading = self.journal.reading("score", "score", sum(result.seconds.values()), begun, text.ranges)
+        record = {"seconds": seconds, "reading": reading}
+        records = {**self.records, "score": record}
+        report = build_report(self.config, records, self.artifact, text, result, verdict, documents)
+        report["bpb_unquantized"] = unquantized.bpb
+        report["samples"] = sample_texts(self.artifact, self.data.tokenizer, self.runtime, self.config.seed)
+        write_json(self.folder / "report.json", report)
+        write_page(self.folder)
+        return record
 
     # --- what the stages share -----------------------------------------------------------------------------------
 
@@ -221,13 +253,6 @@ class Run:
         _set_weights(model, tensors)
         return place(model, self.runtime)
 
-    def finish(self, name: str, record: dict[str, Any]) -> None:
-        """Marks a stage as done; stages behind it are no longer."""
-        if self.runtime.is_main:
-            before = {s: r for s, r in self.records.items() if STAGES.index(s) < STAGES.index(name)}
-            write_json(self.folder / "stages.json", {**before, name: record})
-        self.runtime.barrier()
-
     def _open_loader(self, state: list[int] | None) -> BatchLoader:
         return BatchLoader(
             self.data.train,
@@ -240,8 +265,11 @@ class Run:
             state=state,
         )
 
-    def _ranges(self, stage: Stage, split: str, spans: Sequence[TokenSpan]) -> list[dict[str, Any]]:
-        return [r.to_dict() for r in token_ranges(stage, split, spans, self.data)]
+    def _reading(
+        self, name: str, label: Stage, seconds: float, begun: str, split: str, spans: Sequence[TokenSpan]
+    ) -> dict[str, Any]:
+        ranges = token_ranges(label, split, spans, self.data)
+        return self.journal.reading(name, label, seconds, begun, ranges)
 
     def _adapt_spans(self) -> list[TokenSpan]:
         data, settings = self.data, self.config.adapt
@@ -254,15 +282,11 @@ class Run:
 
     @cached_property
     def scored_text(self) -> Text:
-        """The validation tokens; under val-prefix, those that adaptation did not read."""
-        spans = self.data.val
-        if self.config.adapt.source == "val-prefix":
-            spans = split_prefix(spans, self.config.adapt.val_fraction)[1]
-        ranges = token_ranges("score", "val", spans, self.data)
-        return Text(join_tokens(spans, self.config.model.vocab_size), self.data.tokenizer, ranges)
+        """The validation tokens that the run scores."""
+        return read_text(self.config, self.data)
 
-    def _calibration_windows(self, model: GPT) -> tuple[Tensor, list[dict[str, Any]]]:
-        """Windows [N, T + 1] for the Hessians and the token ranges that they are."""
+    def _calibration_windows(self, model: GPT) -> tuple[Tensor, list[TokenSpan]]:
+        """Windows [N, T + 1] for the Hessians and the spans that they are."""
         settings, vocab = self.config.quant, self.config.model.vocab_size
         if settings.calibration == "selfgen":
             tokenizer = self.data.tokenizer
@@ -280,65 +304,13 @@ class Run:
             return ids.to(torch.uint16).cpu(), []
         first = self.config.data.holdout_windows - settings.calibration_windows
         spans = take_windows(self.data.holdout, self._length, first, settings.calibration_windows)
-        return read_windows(spans, self._length, vocab), self._ranges("calibrate", "train", spans)
-
-    def _fit(self, model: GPT, hessians: dict[str, Tensor], manifest: dict[str, Any], allowed: int) -> Fit:
-        settings = self.config.quant
-
-        def solve(coarseness: float) -> QuantizedModel:
-            return quantize_model(
-                model,
-                hessians,
-                settings,
-                coarseness=coarseness,
-                threads=self._threads,
-                reporter=self.reporter,
-            )
-
-        def measure(quantized: QuantizedModel) -> int:
-            # Room for what the fit itself adds to the manifest.
-            draft = {
-                **manifest,
-                "quantization": {"coarseness": 1.2345678901234567, "zeroed": quantized.codes},
-            }
-            return packed_bytes(quantized, draft, settings, self._threads)
-
-        return fit_budget(solve, measure, allowed)
-
-    def manifest(self, calibration: list[dict[str, Any]]) -> dict[str, Any]:
-        sections, records = self.config.sections(), self.records
-        return {
-            "pygolf": pygolf.__version__,
-            "model": sections["model"],
-            "tokenizer": {"sha256": self.data.tokenizer.digest, "vocab_size": self.data.tokenizer.vocab_size},
-            "provenance": [*records["train"]["provenance"], *records["adapt"]["provenance"], *calibration],
-            "adapt_source": self.config.adapt.source,
-            "training": records["train"]["training"],
-            "config": {name: sections[name] for name in ("seed", "train", "adapt", "quant")},
-            "versions": versions(),
-        }
+        return read_windows(spans, self._length, vocab), spans
 
     def _score(self, model: GPT, stride: int) -> Score:
         """Stride 0: windows without overlap."""
         batch = self.config.score.batch_tokens
-        return score_model(model, self.scored_text, stride, batch, self.runtime, self.reporter)
-
-    def _report(self, result: FileScore, unquantized: Score) -> dict[str, Any]:
-        records = self.records
-        stages = {k: seconds for r in records.values() for k, seconds in r["seconds"].items()}
-        return {
-            **result.to_dict(),
-            "bpb_unquantized": unquantized.bpb,
-            "bpb_after": {name: records[name]["bpb"] for name in ("train", "adapt") if "bpb" in records[name]},
-            "artifact_bytes": self.artifact.stat().st_size,
-            "code_bytes": records["quantize"]["code_bytes"],
-            "budget_bytes": self.config.quant.budget_bytes,
-            "stages": stages,
-            "training": records["train"]["training"],
-            "seed": self.config.seed,
-            "config": self.config.sections(),
-            "versions": versions(),
-        }
+        text = self.scored_text
+        return text.score(text_nll(model, text, stride, batch, self.runtime, self.reporter))
 
 
 def _set_weights(model: GPT, tensors: dict[str, Tensor]) -> None:
@@ -347,8 +319,3 @@ def _set_weights(model: GPT, tensors: dict[str, Tensor]) -> None:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise FormatError(f"these weights are not of this run's model: {error}") from None
-
-
-def token_ranges(stage: Stage, split: str, spans: Sequence[TokenSpan], data: RunData) -> list[TokenRange]:
-    """Spans as provenance records."""
-    return [TokenRange(stage, split, s.path.name, data.digests[s.path], s.begin, s.end) for s in spans]

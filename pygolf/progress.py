@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pygolf.files import write_text
+from pygolf.live import LiveView
 
 PLAIN_SECONDS = 10.0
 
@@ -25,6 +26,7 @@ class Reporter:
         self._console = Console(stderr=True, highlight=False)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._live: LiveView | None = None
         self._stage = ""
         self._plain_at = 0.0
 
@@ -38,6 +40,12 @@ class Reporter:
         self.end_stage()
         if self._metrics is not None:
             self._metrics.close()
+        if self._live is not None:
+            self._live.close()
+
+    def show_live(self, view: LiveView | None) -> None:
+        """Metrics go to this view too, which is closed at the end."""
+        self._live = view
 
     def stage(self, name: str, total: float) -> None:
         """Begins a stage of `total` units."""
@@ -61,6 +69,8 @@ class Reporter:
         if metrics and self._metrics is not None:
             self._metrics.write(json.dumps({"stage": self._stage, **metrics}) + "\n")
             self._metrics.flush()
+        if metrics and self._live is not None:
+            self._live.record(self._stage, metrics)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, total=max(total, 1e-9), note=note)
         elif self._enabled and (done >= total or time.monotonic() - self._plain_at >= PLAIN_SECONDS):

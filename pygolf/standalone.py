@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pygolf.config import ScoreConfig
+from pygolf.data.find import find_shards, shard_digests
 from pygolf.data.loader import whole_spans
-from pygolf.data.shards import find_shards, shard_digests
 from pygolf.data.splits import find_tokenizer, join_tokens, limit
 from pygolf.data.tokenizer import Tokenizer
 from pygolf.model.generate import generate
@@ -17,6 +17,7 @@ from pygolf.runtime import Runtime
 from pygolf.score.provenance import TokenRange
 from pygolf.score.rules import code_archive
 from pygolf.score.score_file import Text, check_tokenizer, score_file
+from pygolf.score.verdict import judge, read_provenance
 
 
 def score_folder(
@@ -35,7 +36,22 @@ def score_folder(
     ranges = [TokenRange("score", "val", s.path.name, d, s.begin, s.end) for s, d in zip(spans, digests, strict=True)]
     text = Text(join_tokens(spans, pieces.vocab_size), pieces, ranges)
     result = score_file(artifact, text, settings, runtime, reporter)
-    return {**result.to_dict(), "artifact_bytes": artifact.stat().st_size, "code_bytes": code_archive().archive_bytes}
+    records = read_provenance(artifact, result.manifest)
+    verdict = judge(records, text, result.losses["nll"], _shards_at_hand(folder), reporter)
+    return {
+        **result.to_dict(),
+        "seen": verdict.seen,
+        "provenance": verdict.to_dict(),
+        "bpb_adaptive": result.adaptive.bpb if result.adaptive else None,
+        "artifact_bytes": artifact.stat().st_size,
+        "code_bytes": code_archive().archive_bytes,
+    }
+
+
+def _shards_at_hand(folder: Path) -> dict[str, Path]:
+    """Digest -> file of every shard of a data folder."""
+    shards = sorted(folder.glob("*_*.bin"))
+    return dict(zip(shard_digests(shards), shards, strict=True))
 
 
 def generate_text(

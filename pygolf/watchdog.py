@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 BEAT_SECONDS = 1.0
@@ -47,10 +48,8 @@ class Watchdog:
     def _end(self, key: str, text: str) -> None:
         self._ended.set()
         self._thread.join()
-        try:
+        with suppress(RuntimeError):  # the store's host may have ended before this rank: nobody is left to tell
             self._store.set(key, text or "-")
-        except RuntimeError:
-            pass  # the store's host has ended before this rank: nobody is left to tell
 
     def _watch(self) -> None:
         try:

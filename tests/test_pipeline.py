@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from pygolf._core import ArtifactReader
 from pygolf.config import AdaptConfig, DataConfig, QuantConfig, RunConfig
 from pygolf.data.shards import write_shard
 from pygolf.errors import BudgetError, ConfigError, DataError, FormatError, IoError, NonFiniteLossError
@@ -23,6 +24,7 @@ from pygolf.pipeline import Run, create_run, open_run
 from pygolf.presets import tiny
 from pygolf.progress import Reporter
 from pygolf.runtime import Runtime
+from pygolf.score.rules import code_digest
 from pygolf.score.score_file import score_file
 from pygolf.tensors import load_tensors
 
@@ -51,7 +53,7 @@ def test_report_has_every_figure(finished: Run) -> None:
     assert report["tokens_scored"] == 1_024
     assert report["seen"] is False
     assert report["artifact_bytes"] == finished.artifact.stat().st_size
-    assert set(report["stages"]) == {"train", "adapt", "calibrate", "quantize", "score"}
+    assert set(report["stages"]) == {"train", "adapt", "calibrate", "quantize", "score", "score_plain", "check"}
     assert report["bpb"] == pytest.approx(report["bpb_unquantized"], rel=0.02)
     assert 0 < report["bpb"] < 5
 
@@ -64,18 +66,45 @@ def test_score_comes_from_the_file_alone(finished: Run) -> None:
         assert (finished.folder / name).exists()
 
 
-def test_manifest_says_what_was_read(finished: Run) -> None:
-    stages = {record["stage"] for record in finished.manifest([])["provenance"]}
-    assert stages == {"train", "adapt"}
-    held = [r for r in finished.manifest([])["provenance"] if r["stage"] == "adapt"]
-    trained = {r["shard"]: r["end"] for r in finished.manifest([])["provenance"] if r["stage"] == "train"}
+def manifest_of(run: Run) -> dict[str, Any]:
+    return dict(json.loads(ArtifactReader(str(run.artifact)).manifest))
+
+
+def test_manifest_says_what_was_read_and_when(finished: Run) -> None:
+    manifest = manifest_of(finished)
+    ranges = manifest["provenance"]
+    assert {r["stage"] for r in ranges} == {"train", "adapt", "calibrate"}
+    trained = {r["shard"]: r["end"] for r in ranges if r["stage"] == "train"}
+    held = [r for r in ranges if r["stage"] != "train"]
     assert all(r["begin"] >= trained[r["shard"]] for r in held)  # adaptation read nothing that training read
+    stages = manifest["stages"]
+    assert [s["stage"] for s in stages] == ["train", "adapt", "calibrate"]
+    clocks = [second for s in stages for second in s["clock"]]
+    assert clocks[0] == 0
+    assert clocks == sorted(clocks)
+    times = [time for s in stages for time in s["utc"]]
+    assert times == sorted(times)
+    assert all(s["code_sha256"] == code_digest() and s["ranks"] == 1 and "cpu" in s["device"] for s in stages)
+
+
+def assert_same_artifact(one: Path, two: Path) -> None:
+    """Equal but for the times that the manifest tells of."""
+    readers = [ArtifactReader(str(path)) for path in (one, two)]
+    manifests = [json.loads(reader.manifest) for reader in readers]
+    for manifest in manifests:
+        for stage in manifest["stages"]:
+            del stage["clock"], stage["utc"]
+    assert manifests[0] == manifests[1]
+    names = [[t.name for t in reader.tensors] for reader in readers]
+    assert names[0] == names[1]
+    for name in names[0]:
+        assert np.array_equal(*(reader.dequantize(name) for reader in readers)), name
 
 
 def test_same_seed_gives_the_same_artifact(finished: Run, tmp_path: Path) -> None:
     again = opened(dataclasses.replace(finished.config, runs=tmp_path))
     again.run()
-    assert again.artifact.read_bytes() == finished.artifact.read_bytes()
+    assert_same_artifact(again.artifact, finished.artifact)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +115,7 @@ def test_seen_tokens_are_called_seen(source: Any, seen: bool, tokens: int, finis
     run = opened(dataclasses.replace(finished.config, runs=tmp_path, adapt=adapt))
     for name in ("trained.safetensors", "stages.json"):
         (run.folder / name).write_bytes((finished.folder / name).read_bytes())
-    run.finish("train", finished.records["train"])
+    run.journal.finish("train", finished.records["train"])
     report = run.run()
     assert (report["seen"], report["tokens_scored"]) == (seen, tokens)
     assert report["seen_tokens"] == (tokens if seen else 0)
@@ -130,7 +159,7 @@ def test_killed_runs_resume_to_the_same_bits(data_folder: Path, tmp_path: Path) 
     for name in ("trained", "adapted"):
         expected, found = weights(tmp_path / "whole", name), weights(folder, name)
         assert all(torch.equal(expected[key], found[key]) for key in expected), name
-    assert (folder / "model.golf").read_bytes() == (tmp_path / "whole" / "model.golf").read_bytes()
+    assert_same_artifact(folder / "model.golf", tmp_path / "whole" / "model.golf")
 
 
 def _wait_for_progress(folder: Path, process: subprocess.Popen[bytes]) -> None:
@@ -289,7 +318,7 @@ def test_self_generated_calibration_reads_no_tokens(finished: Run, tmp_path: Pat
     for name in ("adapted.safetensors", "stages.json"):
         (run.folder / name).write_bytes((finished.folder / name).read_bytes())
     run.quantize()
-    assert run.records["quantize"]["provenance"] == []
+    assert run.records["quantize"]["reading"]["reads"] == []
     run.score()
     report = json.loads((run.folder / "report.json").read_text())
     assert report["bpb"] == pytest.approx(report["bpb_unquantized"], rel=0.02)
