@@ -203,11 +203,10 @@ class QuantConfig:
     """Calibration, quantization and packing (RECIPE 6, 6b and 7)."""
 
     method: Literal["rd", "record"] = "rd"
-    """rd: the rate-distortion quantizer, one step for the whole model (docs/quantizer.md); record: the record's int6
-    GPTQ with a clip chosen per row."""
+    """rd: one step for the whole model (docs/quantizer.md); record: the record's int6 GPTQ, a clip chosen per row."""
     states: Literal[1, 4, 8] = 8
     """rd: states of the trellis that codes run through; 1 for none. 8 save 0.18 bit a weight at equal loss."""
-    two_sided: bool = True
+    two_sided: bool = False
     """rd: rounding errors are made up for along the rows of a matrix too, not only along its columns."""
     calibration: Literal["train", "selfgen"] = "train"
     """Tokens behind the Hessians: held-out training windows, or text sampled from the model itself."""
@@ -295,7 +294,7 @@ class RuntimeConfig:
     live: Annotated[LiveKind, arg(name="live", prefix_name=False)] = "off"
     """Shows the metrics while they are made: TensorBoard (logs in the run folder), or Weights & Biases. Needs
     pygolf[tensorboard] or pygolf[wandb]."""
-    attention: Literal["auto", "sdpa", "cudnn", "flash"] = "auto"
+    attention: Literal["auto", "sdpa", "cudnn", "flash"] = "sdpa"
     """sdpa: the best that torch ships (cuDNN, flash-2). cudnn: cuDNN or an error. flash: flash-attn-4 for whole
     windows, from Hopper on, which pygolf[flash] installs. auto: flash where it is installed and runs, else sdpa."""
 

@@ -29,7 +29,7 @@ class Runtime:
     rank: int = 0
     world_size: int = 1
     compiled: bool = False
-    attention: str = "auto"
+    attention: str = "sdpa"
 
     @property
     def is_main(self) -> bool:

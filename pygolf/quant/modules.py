@@ -79,7 +79,7 @@ def quantize(
     budget_bytes: int | None = None,
     step: float | None = None,
     states: int = 8,
-    two_sided: bool = True,
+    two_sided: bool = False,
     threads: int = 0,
 ) -> QuantizedModule:
     """Codes the nn.Linear and nn.Embedding weights of a module, which stays as it is.
