@@ -23,7 +23,7 @@ from gptq import MAX_CODE, load_model
 from torch import Tensor
 
 from pygolf import ops
-from pygolf.gptq_batch import gptq_solve_batch
+from pygolf.quant.gptq_batch import gptq_solve_batch
 
 CANDIDATES = 8
 GOALS = {"one-sided": 0.1, "two-sided": 1.0, "record": 0.2}

@@ -21,13 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from pygolf.config import RuntimeConfig, TrainConfig
 from pygolf.model.gpt import GPT, initialize, place
 from pygolf.model.graphs import loss_function
 from pygolf.presets import PRESETS
-from pygolf.runtime import Runtime, launch
+from pygolf.runtime import Runtime, all_gather, launch, reduce_scatter
 from pygolf.train.averaging import WeightAverage
 from pygolf.train.optimizer import Optimizer, accumulate_gradients
 
@@ -76,8 +75,8 @@ def collectives_alone(runtime: Runtime) -> Any:
     share = torch.empty(elements // runtime.world_size, device=runtime.device)
 
     def exchange(_: int) -> None:
-        dist.reduce_scatter_tensor(share, whole)
-        dist.all_gather_into_tensor(whole, share)
+        reduce_scatter(share, whole)
+        all_gather(whole, share)
 
     return exchange
 

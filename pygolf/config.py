@@ -113,7 +113,7 @@ class TrainConfig:
     max_seconds: float = 600.0
     """Budget of the training clock in seconds; 0 for no clock (then max_steps rules)."""
     reserve_seconds: float = 0.0
-    """Part of max_seconds kept back for calibration on training data."""
+    """Part of max_seconds kept back for adaptation and calibration, which read training data too."""
     max_steps: int = 0
     """Stop after this many steps; 0 for no limit."""
     batch_tokens: int = 786_432

@@ -125,7 +125,7 @@ def rd_solve(
 
 def gptq_rows(weight: Tensor, factor: Tensor, steps: Tensor, *, max_code: int) -> tuple[Tensor, Tensor]:
     """GPTQ of every row for every candidate step, columns in the order given: codes int16 [M, K, R, C] and the sum over
-    columns of e^2, float64 [M, K, R]. What :func:`pygolf.gptq_batch.gptq_solve_batch` is made of; CUDA only.
+    columns of e^2, float64 [M, K, R]. What :func:`pygolf.quant.gptq_batch.gptq_solve_batch` is made of; CUDA only.
 
     weight: float32 [M, R, C]. factor: float32 [M, C, C], upper Cholesky factor of the inverse Hessian. steps: float32
     [M, K, R]. Raises ArgumentError.

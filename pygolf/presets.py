@@ -19,7 +19,7 @@ from pygolf.config import (
 
 def record() -> RunConfig:
     """The 27 M parameter model of the 10-minute, 16 MB record: 8 GPUs, 786,432 tokens a step."""
-    return RunConfig(name="record")
+    return RunConfig(name="record", train=TrainConfig(reserve_seconds=10))
 
 
 def record_val() -> RunConfig:

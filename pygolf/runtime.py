@@ -19,6 +19,9 @@ from pygolf.errors import ConfigError
 from pygolf.watchdog import Watchdog
 
 COLLECTIVE_TIMEOUT = timedelta(seconds=600)
+# torch 2.13 has new names for these two and warns about the old ones.
+reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 @dataclass(frozen=True)

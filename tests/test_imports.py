@@ -13,7 +13,7 @@ ROWS = [
     ["errors"],
     ["files", "live", "watchdog"],
     ["config", "ops"],
-    ["config_file", "gptq_batch", "presets", "tensors", "progress", "runtime"],
+    ["config_file", "presets", "tensors", "progress", "runtime"],
     ["data", "model"],
     ["train", "quant", "score"],
     ["report"],

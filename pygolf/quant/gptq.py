@@ -15,9 +15,9 @@ from torch import Tensor
 from pygolf import ops
 from pygolf.config import QuantConfig
 from pygolf.errors import NumericError
-from pygolf.gptq_batch import gptq_solve_batch
 from pygolf.model.gpt import GPT, parameter_role
 from pygolf.progress import Reporter
+from pygolf.quant.gptq_batch import gptq_solve_batch
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pygolf.model.kernels import available
-from pygolf.runtime import Runtime
+from pygolf.runtime import Runtime, all_gather, reduce_scatter
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 STEPS = 5
@@ -113,7 +113,7 @@ class ParallelMuon:
         group.stack_gradients()
         if self._runtime.world_size == 1:
             return None
-        return dist.reduce_scatter_tensor(group.gradient_MRC, group.stack_NRC, async_op=True)
+        return reduce_scatter(group.gradient_MRC, group.stack_NRC, async_op=True)
 
     @torch.no_grad()
     def step(self, clip: Tensor, lr: float, momentum: float, weight_decay: float) -> None:
@@ -137,7 +137,7 @@ class ParallelMuon:
         if self._runtime.world_size == 1:
             return update, None
         gathered = update.new_empty(self._padded(len(group.names)), *update.shape[1:])
-        return gathered, dist.all_gather_into_tensor(gathered, update.contiguous(), async_op=True)
+        return gathered, all_gather(gathered, update.contiguous(), async_op=True)
 
     def state(self) -> dict[str, Tensor]:
         """Momentum of every matrix by name, the same for any number of ranks. A collective: call it on all ranks."""
@@ -146,7 +146,7 @@ class ParallelMuon:
             full = group.momentum_MRC
             if self._runtime.world_size > 1:
                 full = full.new_empty(self._padded(len(group.names)), *full.shape[1:])
-                dist.all_gather_into_tensor(full, group.momentum_MRC)
+                all_gather(full, group.momentum_MRC)
             state.update({f"momentum/{name}": full[i].clone() for i, name in enumerate(group.names)})
         return state
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from pygolf.errors import ArgumentError, NumericError
-from pygolf.gptq_batch import gptq_solve_batch
 from pygolf.ops import GptqSolution
+from pygolf.quant.gptq_batch import gptq_solve_batch
 
 on_gpu = pytest.mark.gpu
 
