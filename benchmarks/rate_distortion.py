@@ -63,7 +63,7 @@ BITS = (2.05, 2.35, 2.65, 3.0, 3.4, 4.0, 4.75)
 """Bits a weight that pygolf's points aim at: 7 to 16 MB of 27 M weights."""
 COMPARED = BITS[:5]
 """The same of the calibration seeds beyond the first."""
-VARIANTS = {"pygolf": (8, True), "pygolf one-sided": (8, False), "pygolf no trellis": (1, True)}
+VARIANTS = {"pygolf": (8, False), "pygolf two-sided": (8, True), "pygolf no trellis": (1, False)}
 """Curve -> trellis states, feedback along rows."""
 DAMPING = 0.005
 
