@@ -46,9 +46,9 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextmanager
-def launched(config: RuntimeConfig, metrics: Path | None = None) -> Iterator[tuple[Runtime, Reporter]]:
+def launched(config: RuntimeConfig) -> Iterator[tuple[Runtime, Reporter]]:
     """Runtime and progress of this process; only rank 0 speaks."""
-    with launch(config) as runtime, Reporter(metrics, enabled=runtime.is_main) as reporter:
+    with launch(config) as runtime, Reporter(enabled=runtime.is_main) as reporter:
         yield runtime, reporter
 
 
