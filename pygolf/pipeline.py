@@ -268,7 +268,7 @@ class Run:
     def _reading(
         self, name: str, label: Stage, seconds: float, begun: str, split: str, spans: Sequence[TokenSpan]
     ) -> dict[str, Any]:
-        ranges = token_ranges(label, split, spans, self.data)
+        ranges = token_ranges(label, split, spans, self.data.digests)
         return self.journal.reading(name, label, seconds, begun, ranges)
 
     def _adapt_spans(self) -> list[TokenSpan]:

@@ -14,7 +14,7 @@ from pygolf.model.generate import generate
 from pygolf.model.load import load_artifact
 from pygolf.progress import Reporter
 from pygolf.runtime import Runtime
-from pygolf.score.provenance import TokenRange
+from pygolf.score.provenance import token_ranges
 from pygolf.score.rules import code_archive
 from pygolf.score.score_file import Text, check_tokenizer, score_file
 from pygolf.score.verdict import judge, read_provenance
@@ -32,12 +32,13 @@ def score_folder(
     """Scores an artifact on the validation shards of a data folder; returns the figures of report.json."""
     spans = limit(whole_spans(find_shards(folder, "val")), val_tokens)
     pieces = Tokenizer(find_tokenizer(folder, tokenizer))
-    digests = shard_digests([span.path for span in spans])
-    ranges = [TokenRange("score", "val", s.path.name, d, s.begin, s.end) for s, d in zip(spans, digests, strict=True)]
-    text = Text(join_tokens(spans, pieces.vocab_size), pieces, ranges)
+    shards = sorted(folder.glob("*_*.bin"))
+    digests = dict(zip(shards, shard_digests(shards), strict=True))
+    text = Text(join_tokens(spans, pieces.vocab_size), pieces, token_ranges("score", "val", spans, digests))
     result = score_file(artifact, text, settings, runtime, reporter)
     records = read_provenance(artifact, result.manifest)
-    verdict = judge(records, text, result.losses["nll"], _shards_at_hand(folder), reporter)
+    at_hand = {digest: path for path, digest in digests.items()}
+    verdict = judge(records, text, result.losses["nll"], at_hand, reporter)
     return {
         **result.to_dict(),
         "seen": verdict.seen,
@@ -46,12 +47,6 @@ def score_folder(
         "artifact_bytes": artifact.stat().st_size,
         "code_bytes": code_archive().archive_bytes,
     }
-
-
-def _shards_at_hand(folder: Path) -> dict[str, Path]:
-    """Digest -> file of every shard of a data folder."""
-    shards = sorted(folder.glob("*_*.bin"))
-    return dict(zip(shard_digests(shards), shards, strict=True))
 
 
 def generate_text(

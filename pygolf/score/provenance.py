@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pygolf.data.loader import TokenSpan
-from pygolf.data.splits import RunData
 from pygolf.errors import DataError
 
 Stage = Literal["train", "adapt", "calibrate", "score"]
@@ -77,9 +77,11 @@ class TokenRange:
         return cls(**values)
 
 
-def token_ranges(stage: Stage, split: str, spans: Sequence[TokenSpan], data: RunData) -> list[TokenRange]:
-    """Spans as provenance records."""
-    return [TokenRange(stage, split, s.path.name, data.digests[s.path], s.begin, s.end) for s in spans]
+def token_ranges(
+    stage: Stage, split: str, spans: Sequence[TokenSpan], digests: Mapping[Path, str]
+) -> list[TokenRange]:
+    """Spans as provenance records; `digests` are those of their shards."""
+    return [TokenRange(stage, split, s.path.name, digests[s.path], s.begin, s.end) for s in spans]
 
 
 def seen_intervals(records: Iterable[TokenRange], scored: Sequence[TokenRange]) -> list[Interval]:

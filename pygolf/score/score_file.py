@@ -56,7 +56,7 @@ def read_text(config: RunConfig, data: RunData) -> Text:
     spans = data.val
     if config.adapt.source == "val-prefix":
         spans = split_prefix(spans, config.adapt.val_fraction)[1]
-    ranges = token_ranges("score", "val", spans, data)
+    ranges = token_ranges("score", "val", spans, data.digests)
     return Text(join_tokens(spans, config.model.vocab_size), data.tokenizer, ranges)
 
 
