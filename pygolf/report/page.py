@@ -11,7 +11,8 @@ from pygolf.files import write_text
 from pygolf.report.charts import Chart
 from pygolf.report.figures import score_charts, size_charts, training_charts
 from pygolf.report.report import seen_label, verdict_label
-from pygolf.report.run_files import RunFiles, mean_and_spread, read_run
+from pygolf.report.run_files import RunFiles, read_run
+from pygolf.score.stats import spread
 
 REPORT_NAME = "report.html"
 
@@ -83,8 +84,12 @@ def _tiles(run: RunFiles) -> Iterable[tuple[str, str, str]]:
     left = report["budget_bytes"] - used
     yield "Bytes left", f"{left:,}", f"{used:,} of {report['budget_bytes']:,} used"
     if len(run.seeds) > 1:
-        mean, spread = mean_and_spread(list(run.seeds.values()))
-        yield f"{len(run.seeds)} seeds", f"{mean:.4f}", f"± {spread:.4f} ({', '.join(map(str, sorted(run.seeds)))})"
+        bpb = spread(list(run.seeds.values()))
+        yield (
+            f"{len(run.seeds)} seeds",
+            f"{bpb.mean:.4f}",
+            f"± {bpb.std:.4f} ({', '.join(map(str, sorted(run.seeds)))})",
+        )
     else:
         yield "Seed", str(report["seed"]), "one run"
     if "bpb_unquantized" in report:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,11 +59,6 @@ def read_run(folder: Path) -> RunFiles:
         verify=_optional_json(folder / "verify.json"),
         seeds=_seeds(folder, report),
     )
-
-
-def mean_and_spread(values: list[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation of two values or more."""
-    return statistics.fmean(values), statistics.stdev(values)
 
 
 def _optional_json(path: Path) -> dict[str, Any]:

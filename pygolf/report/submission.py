@@ -12,7 +12,6 @@ code.tar.zst          the code that loading and scoring need, as its bytes were 
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from pygolf.errors import DataError
 from pygolf.files import read_json
 from pygolf.progress import read_metrics
 from pygolf.score.rules import code_files, pack
+from pygolf.score.stats import spread
 
 MARKER = "submission.json"
 
@@ -120,22 +120,21 @@ def _check_code(runs: Sequence[CheckedRun], counted: int) -> None:
 
 def submission_figures(runs: Sequence[CheckedRun], author: Author) -> dict[str, Any]:
     """Contents of submission.json: means over the seeds; bytes are those of the largest artifact."""
-    bpb = [run.report["bpb"] for run in runs]
-    loss = [run.report["val_loss"] for run in runs]
+    bpb, loss = (spread([run.report[name] for run in runs]) for name in ("bpb", "val_loss"))
     figures: dict[str, Any] = {
         "author": author.author,
         "github_id": author.github_id,
         "name": author.name,
         "date": author.date,
-        "val_bpb": statistics.fmean(bpb),
-        "val_loss": statistics.fmean(loss),
+        "val_bpb": bpb.mean,
+        "val_loss": loss.mean,
         "bytes_total": max(run.report["artifact_bytes"] for run in runs) + runs[0].report["code_bytes"],
         "bytes_code": runs[0].report["code_bytes"],
         "seeds": [run.seed for run in runs],
         "seed_results": {str(run.seed): _seed_figures(run.report) for run in runs},
     }
     if len(runs) > 1:
-        figures |= {"val_bpb_std": statistics.stdev(bpb), "val_loss_std": statistics.stdev(loss)}
+        figures |= {"val_bpb_std": bpb.std, "val_loss_std": loss.std}
     known = {name: runs[0].report.get(name) for name in ("text_sha256", "tokenizer_sha256")}
     return {**figures, **known, "versions": runs[0].report["versions"]}
 

@@ -77,9 +77,7 @@ class TokenRange:
         return cls(**values)
 
 
-def token_ranges(
-    stage: Stage, split: str, spans: Sequence[TokenSpan], digests: Mapping[Path, str]
-) -> list[TokenRange]:
+def token_ranges(stage: Stage, split: str, spans: Sequence[TokenSpan], digests: Mapping[Path, str]) -> list[TokenRange]:
     """Spans as provenance records; `digests` are those of their shards."""
     return [TokenRange(stage, split, s.path.name, digests[s.path], s.begin, s.end) for s in spans]
 
