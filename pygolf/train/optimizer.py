@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,15 +9,13 @@ from torch import Tensor, nn
 
 from pygolf.config import TrainConfig
 from pygolf.model.gpt import GPT, parameter_role
+from pygolf.model.graphs import LossFunction
 from pygolf.runtime import Runtime
 from pygolf.train.adamw import AdamW, RateGroup
 from pygolf.train.muon import ParallelMuon
 from pygolf.train.schedule import momentum
 
 ADAM_BETAS = (0.9, 0.95)
-
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-"""Ids and targets [N, T] -> nats of every target [N, T]: a model, or a compiled one."""
 
 
 class Bucket:

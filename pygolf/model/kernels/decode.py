@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pygolf.model.kernels.plain import RMS_EPSILON
+from pygolf.model.attention import RMS_EPSILON
 
 BLOCK = 64  # cached positions that are read at a time
 ROWS = 16  # least rows of a tensor-core product; H / K of them are used

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pygolf.model.kernels.plain import RMS_EPSILON
+from pygolf.model.attention import RMS_EPSILON
 
 ROWS = 16
 

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pygolf.model.kernels.plain import RMS_EPSILON
+from pygolf.model.attention import RMS_EPSILON
 
 TILE = 2048  # elements of a tile
 PARTIAL_SUMS = 1056  # programs that add up sums over tokens: 8 for each of 132 processors

@@ -7,8 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from pygolf.model.attention import RMS_EPSILON
 from pygolf.model.kernels.fused_norm import PARTIAL_SUMS, share_rows
-from pygolf.model.kernels.plain import RMS_EPSILON
 
 RUN = 32  # tokens of a program of `add_rows`
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-RMS_EPSILON = torch.finfo(torch.float32).eps
+from pygolf.model.attention import RMS_EPSILON
 
 
 def wide(x: Tensor) -> Tensor:
