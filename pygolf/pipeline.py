@@ -167,7 +167,7 @@ class Run:
         config, model = self.config, self._load_weights("adapted")
         started, begun = time.perf_counter(), utc_now()
         windows, spans = self._calibration_windows(model)
-        calibration = calibrate(
+        moments = calibrate(
             model,
             windows,
             config.quant,
@@ -186,7 +186,7 @@ class Run:
             started = time.perf_counter()
             packed = pack_model(
                 model,
-                calibration,
+                moments,
                 config.quant,
                 manifest,
                 allowed=config.quant.budget_bytes - code_bytes,

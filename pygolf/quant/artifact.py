@@ -19,11 +19,7 @@ def artifact_bytes(
     """The artifact with all tensors of the model."""
     text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
     writer = ArtifactWriter(text, zstd_level=config.zstd_level)
-    if isinstance(model, CodedModel):
-        model.add_to(writer)
-    else:
-        for name, matrix in model.matrices.items():
-            writer.add_rows(name, matrix.codes.numpy(), matrix.scales.numpy(), bits=matrix.bits, codec=config.codec)
+    model.add_to(writer, config)
     for name, vector in model.vectors.items():
         dtype = "float16" if vector.dtype == torch.float16 else "float32"
         writer.add_dense(name, vector.reshape(vector.shape or (1,)).contiguous().numpy(), dtype=dtype)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pygolf import ops
+from pygolf._core import ArtifactWriter
 from pygolf.config import QuantConfig
 from pygolf.errors import NumericError
 from pygolf.model.gpt import GPT, parameter_role
@@ -46,6 +47,11 @@ class QuantizedModel:
     @property
     def codes(self) -> int:
         return sum(m.codes.numel() for m in self.matrices.values())
+
+    def add_to(self, writer: ArtifactWriter, config: QuantConfig) -> None:
+        """Adds the matrices to an artifact."""
+        for name, m in self.matrices.items():
+            writer.add_rows(name, m.codes.numpy(), m.scales.numpy(), bits=m.bits, codec=config.codec)
 
 
 def clip_candidates(weight_RC: Tensor, config: QuantConfig) -> Tensor:

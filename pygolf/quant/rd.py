@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pygolf import ops
 from pygolf._core import ArtifactWriter
+from pygolf.config import QuantConfig
 from pygolf.errors import NumericError
 from pygolf.quant.factors import LOGS_PER_OCTAVE, Factors, factor_values, rounded_logs
 
@@ -100,8 +101,8 @@ class CodedModel:
     matrices: dict[str, CodedMatrix]
     vectors: dict[str, Tensor]
 
-    def add_to(self, writer: ArtifactWriter) -> None:
-        """Adds the matrices to an artifact."""
+    def add_to(self, writer: ArtifactWriter, config: QuantConfig) -> None:
+        """Adds the matrices to an artifact, in the one codec that knows a trellis."""
         for name, m in self.matrices.items():
             writer.add_factors(name, *m.arrays(), step=m.unit, states=m.states)
 

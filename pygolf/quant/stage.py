@@ -26,16 +26,6 @@ from pygolf.runtime import Runtime
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """What calibration found of every matrix by its name, for the one method or the other."""
-
-    moments: dict[str, Moments]
-    """`rd`: of inputs and gradients."""
-    hessians: dict[str, Tensor]
-    """`record`: H [C, C]."""
-
-
-@dataclass(frozen=True)
 class PackedModel:
     """An artifact that is not yet a file."""
 
@@ -53,14 +43,15 @@ def calibrate(
     microbatch_windows: int,
     seed: int,
     reporter: Reporter,
-) -> Calibration:
-    """Statistics of the windows [N, T + 1], the same on every rank."""
+) -> dict[str, Moments]:
+    """Second moments over the windows [N, T + 1], the same on every rank; for `record` all rows weigh the same."""
     if config.method == "record":
         hessians = collect_hessians(
             model, windows_u16, runtime, microbatch_windows=microbatch_windows, reporter=reporter
         )
-        return Calibration({}, hessians)
-    moments = collect_moments(
+        rows = {name: p.size(0) for name, p in model.named_parameters() if name in hessians}
+        return {name: Moments(h, h.new_ones(rows[name])) for name, h in hessians.items()}
+    return collect_moments(
         model,
         windows_u16,
         runtime,
@@ -69,12 +60,11 @@ def calibrate(
         seed=seed,
         reporter=reporter,
     )
-    return Calibration(moments, {})
 
 
 def pack_model(
     model: GPT,
-    calibration: Calibration,
+    moments: dict[str, Moments],
     config: QuantConfig,
     manifest: dict[str, Any],
     *,
@@ -86,9 +76,8 @@ def pack_model(
 
     Raises BudgetError, saying by how many bytes it is too large, and NumericError, naming the matrix.
     """
-    if config.method == "record":
-        return _pack_record(model, calibration.hessians, config, manifest, allowed, threads, reporter)
-    return _pack_rd(model, calibration.moments, config, manifest, allowed, threads, reporter)
+    pack = _pack_record if config.method == "record" else _pack_rd
+    return pack(model, moments, config, manifest, allowed, threads, reporter)
 
 
 def _pack_rd(
@@ -128,13 +117,15 @@ def _pack_rd(
 
 def _pack_record(
     model: GPT,
-    hessians: dict[str, Tensor],
+    moments: dict[str, Moments],
     config: QuantConfig,
     manifest: dict[str, Any],
     allowed: int,
     threads: int,
     reporter: Reporter,
 ) -> PackedModel:
+    hessians = {name: m.columns for name, m in moments.items()}
+
     def solve(coarseness: float) -> QuantizedModel:
         return quantize_model(model, hessians, config, coarseness=coarseness, threads=threads, reporter=reporter)
 

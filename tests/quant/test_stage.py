@@ -48,8 +48,8 @@ def test_it_fits_the_budget(method: Literal["rd", "record"], small_model: GPT, w
     assert sum(result.errors.values()) > sum(whole.errors.values())
 
 
-def test_one_sided_and_no_trellis_are_settings(small_model: GPT, windows: Tensor) -> None:
-    for config in (QuantConfig(two_sided=False), QuantConfig(states=1)):
+def test_two_sided_and_no_trellis_are_settings(small_model: GPT, windows: Tensor) -> None:
+    for config in (QuantConfig(two_sided=True), QuantConfig(states=1)):
         result = packed(small_model, windows, config, 20_000)
         assert 0.999 * 20_000 <= len(result.data) <= 20_000
 
