@@ -131,6 +131,13 @@ class ArtifactReader:
     def dequantize(self, name: str) -> NDArray[np.float32]: ...
     def check(self, threads: int = 0) -> None: ...
 
+def dequantize_factors(
+    codes: NDArray[np.int16],
+    row_logs: NDArray[np.int16],
+    col_logs: NDArray[np.int16],
+    step: float,
+    states: int = 1,
+) -> NDArray[np.float32]: ...
 def coded_bytes(
     codes: NDArray[np.int16],
     row_logs: NDArray[np.int16],

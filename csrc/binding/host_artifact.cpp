@@ -118,6 +118,16 @@ std::uint64_t size_of_codes(const py::array& codes, const py::array& row_logs, c
     return coded_bytes(arrays.codes(), arrays.grid(1, states), threads);
 }
 
+py::array values_of_codes(const py::array& codes, const py::array& row_logs, const py::array& col_logs,
+                          float step, int states) {
+    const FactorArrays arrays("", codes, row_logs, col_logs);
+    py::array_t<float> values({row_logs.size(), col_logs.size()});
+    const std::span<float> out(values.mutable_data(), static_cast<std::size_t>(values.size()));
+    const py::gil_scoped_release release;
+    dequantize_factors(arrays.codes(), arrays.grid(step, states), out);
+    return values;
+}
+
 py::bytes serialize(const ArtifactWriter& writer, int threads) {
     std::vector<std::byte> bytes;
     {
@@ -291,6 +301,8 @@ void bind_artifact(py::module_& module) {
     bind_tensor_info(module);
     bind_writer(module);
     bind_reader(module);
+    module.def("dequantize_factors", values_of_codes, "codes"_a, "row_logs"_a, "col_logs"_a, "step"_a,
+               "states"_a = 1, "What a reader makes of such codes: a new float32 array [R, C].");
     module.def("coded_bytes", size_of_codes, "codes"_a, "row_logs"_a, "col_logs"_a, "states"_a = 1,
                "threads"_a = 0,
                "Bytes that ArtifactWriter.add_factors with codec 'entropy' will store for these arrays; "

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pygolf import ops
-from pygolf._core import ArtifactWriter
+from pygolf._core import ArtifactWriter, dequantize_factors
 from pygolf.config import QuantConfig
 from pygolf.errors import NumericError
 from pygolf.quant.factors import LOGS_PER_OCTAVE, Factors, factor_values, rounded_logs
@@ -35,11 +35,6 @@ PLAIN_BELOW = 0.6
 """Columns of a trellis tensor whose weights are mostly within this many units of zero are better off without it."""
 LEAST_UNIT, MOST_UNIT = 2.0**-60, 2.0**46
 """Units that an artifact can hold."""
-NEXT_STATE = {
-    4: ((0, 2), (2, 0), (1, 3), (3, 1)),
-    8: ((0, 2), (2, 0), (4, 6), (6, 4), (5, 7), (7, 5), (1, 3), (3, 1)),
-}
-"""State and parity of the code -> next state; states of the upper half use the odd multiples."""
 
 
 @dataclass(frozen=True)
@@ -62,36 +57,15 @@ class CodedMatrix:
         codes, row_logs, column_logs = (t.cpu().numpy() for t in (self.codes, self.row_logs, self.column_logs))
         return codes, row_logs, column_logs
 
-
-def multiples(codes_NRC: Tensor, column_logs_NC: Tensor, states: int) -> Tensor:
-    """k, or 2 k + q with q from the state that the codes before it in the row lead to; fp32."""
-    if states == 1:
-        return codes_NRC.float()
-    parity_CNR = (codes_NRC & 1).long().permute(2, 0, 1).contiguous()
-    coupled_CN1 = (column_logs_NC & 1 == 0).mT[:, :, None]
-    next_state = torch.tensor(NEXT_STATE[states], device=codes_NRC.device).flatten()
-    odd_CNR = torch.zeros_like(parity_CNR)
-    state_NR = torch.zeros_like(parity_CNR[0])
-    for parity_NR, coupled_N1, odd_NR in zip(parity_CNR, coupled_CN1, odd_CNR, strict=True):
-        odd_NR.copy_(coupled_N1 & (state_NR >= states // 2))
-        state_NR = torch.where(coupled_N1, next_state[2 * state_NR + parity_NR], state_NR)
-    return (2 * codes_NRC.int() + odd_CNR.permute(1, 2, 0).int()).float()
+    def values(self) -> Tensor:
+        """fp32 [R, C]."""
+        values = dequantize_factors(*self.arrays(), step=self.unit, states=self.states)
+        return torch.from_numpy(values).to(self.codes.device)
 
 
 def dequantize(matrices: dict[str, CodedMatrix]) -> dict[str, Tensor]:
-    """The values of every matrix, fp32 [R, C], as a reader of the artifact gets them."""
-    groups: dict[tuple[int, ...], list[str]] = {}
-    for name, m in matrices.items():
-        groups.setdefault((*m.codes.shape, m.states), []).append(name)
-    values: dict[str, Tensor] = {}
-    for (*_, states), names in groups.items():
-        group = [matrices[name] for name in names]
-        columns_NC = torch.stack([m.column_logs for m in group])
-        logs_NRC = torch.stack([m.row_logs for m in group]).long()[:, :, None] + columns_NC[:, None, :]
-        unit_N11 = columns_NC.new_tensor([m.unit for m in group], dtype=torch.float32)[:, None, None]
-        integers_NRC = multiples(torch.stack([m.codes for m in group]), columns_NC, states)
-        values |= dict(zip(names, integers_NRC * (unit_N11 * factor_values(logs_NRC)), strict=True))
-    return values
+    """The values of every matrix, fp32 [R, C], where its codes lie, with the bits that a reader gets."""
+    return {name: m.values() for name, m in matrices.items()}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pygolf.quant.rd import NEXT_STATE
+# State and parity of the code -> next state; states of the upper half use the odd multiples.
+NEXT_STATE = {
+    4: ((0, 2), (2, 0), (1, 3), (3, 1)),
+    8: ((0, 2), (2, 0), (4, 6), (6, 4), (5, 7), (7, 5), (1, 3), (3, 1)),
+}
 
 
 def rd_solve(weight_RC: Tensor, u_CC: Tensor, v_RR: Tensor | None, step_RC: Tensor) -> Tensor:

@@ -11,10 +11,11 @@ from rd_twin import rd_solve, trellis_values
 from torch import Tensor
 
 from pygolf._core import ArtifactReader, ArtifactWriter
+from pygolf.config import QuantConfig
 from pygolf.errors import NumericError
 from pygolf.quant.factors import Factors, factor_values, matrix_factors
 from pygolf.quant.moments import Moments
-from pygolf.quant.rd import UNIT, CodedModel, Coder, dequantize, multiples
+from pygolf.quant.rd import UNIT, CodedMatrix, CodedModel, Coder, dequantize
 
 
 def problem(rows: int, columns: int, seed: int) -> tuple[Tensor, Moments]:
@@ -53,7 +54,7 @@ def test_the_artifact_reads_back_the_same_values(weights_and_moments, states: in
     weights, moments = weights_and_moments
     coded = Coder(weights, factors_of(moments), states=states, threads=1).code(0.05)
     writer = ArtifactWriter("{}")
-    CodedModel(coded, {}).add_to(writer)
+    CodedModel(coded, {}).add_to(writer, QuantConfig())
     writer.write(str(tmp_path / "m.golf"))
     reader = ArtifactReader(str(tmp_path / "m.golf"))
     for name, values in dequantize(coded).items():
@@ -65,7 +66,9 @@ def test_multiples_follow_the_trellis(states: int) -> None:
     codes = torch.randint(-9, 9, (2, 6, 40), generator=torch.Generator().manual_seed(0)).to(torch.int16)
     logs = torch.randint(-20, 20, (2, 40)).to(torch.int16)
     expected = [trellis_values(*matrix, states) for matrix in zip(codes, logs, strict=True)]
-    assert torch.equal(multiples(codes, logs, states), torch.stack(expected))
+    for matrix, log, values in zip(codes, logs, expected, strict=True):
+        coded = CodedMatrix(matrix, torch.zeros(6, dtype=torch.int16), log, 1.0, states)
+        assert torch.equal((coded.values() / factor_values(log)).round(), values)
 
 
 @pytest.mark.parametrize(("states", "two_sided"), [(1, False), (1, True), (8, False)])
@@ -84,7 +87,7 @@ def test_the_estimate_of_bytes_is_near_the_packed_size() -> None:
     coder = Coder({"w": weight}, factors_of({"w": moments}), states=8, threads=1)
     for step in (1e-3, 4e-3):
         writer = ArtifactWriter("{}")
-        CodedModel(coder.code(step), {}).add_to(writer)
+        CodedModel(coder.code(step), {}).add_to(writer, QuantConfig())
         assert len(writer.serialize()) == pytest.approx(coder.estimate_bytes(step), rel=0.05)
 
 
