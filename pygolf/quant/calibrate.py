@@ -95,25 +95,35 @@ def collect_moments(
 ) -> dict[str, Moments]:
     """Moments of every matrix and table by its name, over windows [N, T + 1] shared by all ranks.
 
-    `seed` draws the labels. Raises NumericError, naming the matrix, for moments that are not finite.
+    `seed` and a window's number draw its labels, so ranks and microbatches change nothing. Raises NumericError, naming
+    the matrix, for moments that are not finite.
     """
-    generator = torch.Generator(runtime.device).manual_seed(seed + runtime.rank)
+    numbers = range(runtime.rank, len(windows_u16), runtime.world_size)
     with MomentCollector(model, whole_rows=whole_rows) as collector:
-        for ids_BT in _batches(windows_u16, runtime, microbatch_windows, reporter):
+        for i, ids_BT in enumerate(_batches(windows_u16, runtime, microbatch_windows, reporter)):
             hidden_BTD = model.hidden(ids_BT)
             collector.add_inputs(HEAD, hidden_BTD)
-            hidden_BTD.backward(_head_gradient(model, hidden_BTD.detach(), collector, generator))
+            batch = numbers[i * microbatch_windows :][: len(ids_BT)]
+            noise_BTV = _label_noise(model, ids_BT, [(seed << 32) + number for number in batch])
+            hidden_BTD.backward(_head_gradient(model, hidden_BTD.detach(), collector, noise_BTV))
     tokens = len(windows_u16) * (windows_u16.size(1) - 1)
     return collector.moments(tokens, runtime)
 
 
+def _label_noise(model: GPT, ids_BT: Tensor, seeds: list[int]) -> Tensor:
+    """Exponential noise [B, T, V], of each window by its own seed."""
+    noise = torch.empty(*ids_BT.shape, model.config.vocab_size, device=ids_BT.device)
+    for window, seed in zip(noise, seeds, strict=True):
+        window.exponential_(generator=torch.Generator(ids_BT.device).manual_seed(seed))
+    return noise
+
+
 @torch.no_grad()
-def _head_gradient(model: GPT, hidden_BTD: Tensor, collector: MomentCollector, generator: torch.Generator) -> Tensor:
+def _head_gradient(model: GPT, hidden_BTD: Tensor, collector: MomentCollector, noise_BTV: Tensor) -> Tensor:
     """d loss / d hidden of labels drawn from the model; the gradient by the head's outputs goes to the collector."""
     logits_BTV = model.logits(hidden_BTD)
     gradient_BTV = logits_BTV.softmax(dim=-1)
-    noise = torch.empty_like(gradient_BTV).exponential_(generator=generator)
-    labels_BT1 = (gradient_BTV / noise).argmax(dim=-1, keepdim=True)  # argmax of p / noise is a draw from p
+    labels_BT1 = (gradient_BTV / noise_BTV).argmax(dim=-1, keepdim=True)  # argmax of p / noise is a draw from p
     gradient_BTV.scatter_add_(-1, labels_BT1, gradient_BTV.new_full((1, 1, 1), -1.0).expand_as(labels_BT1))
     gradient_BTV *= 1 - (logits_BTV / model.config.logit_cap).square()  # through cap · tanh(z / cap)
     collector.add_gradients(HEAD, gradient_BTV)

@@ -120,9 +120,8 @@ def test_the_heads_gradient_is_autograds(small_model: GPT, windows: Tensor, cpu:
     ids_BT, _ = to_ids(windows[:2], cpu.device)
     hidden = small_model.hidden(ids_BT).detach().requires_grad_()
     with MomentCollector(small_model) as collector:
-        generator = torch.Generator().manual_seed(3)
-        found = _head_gradient(small_model, hidden.detach(), collector, generator)
         noise = torch.empty(*ids_BT.shape, 48).exponential_(generator=torch.Generator().manual_seed(3))
+        found = _head_gradient(small_model, hidden.detach(), collector, noise)
         labels = (small_model.logits(hidden).softmax(-1) / noise).argmax(-1)
     small_model.nll(hidden, labels).sum().backward()
     torch.testing.assert_close(found, hidden.grad, rtol=1e-4, atol=1e-6)
@@ -148,3 +147,14 @@ def test_cuda_gathers_what_the_cpu_does(small_model: GPT, windows: Tensor, cpu: 
         assert float(found[name].columns.trace()) == pytest.approx(float(m.columns.trace()), rel=0.05), name
         if name in hessians:
             assert float(hessians[name].trace()) == pytest.approx(float(m.columns.trace()), rel=0.05), name
+
+
+def test_microbatches_change_no_label(small_model: GPT, windows: Tensor, cpu: Runtime) -> None:
+    """Labels belong to windows, however they are split into batches and ranks."""
+    found = [
+        collect_moments(small_model, windows, cpu, microbatch_windows=n, whole_rows=False, seed=1, reporter=QUIET)
+        for n in (5, 24)
+    ]
+    for name, moments in found[0].items():
+        torch.testing.assert_close(moments.rows, found[1][name].rows, rtol=1e-4, atol=1e-9)
+        torch.testing.assert_close(moments.columns, found[1][name].columns, rtol=1e-4, atol=1e-7)
