@@ -58,6 +58,13 @@ class Runtime:
             dist.all_reduce(tensor)
         return tensor
 
+    def sum_all(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Sums of fp32 tensors over all ranks, in one collective."""
+        if self.world_size == 1:
+            return tensors
+        flat = self.sum(torch.cat([t.flatten() for t in tensors]))
+        return [part.view_as(t) for part, t in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True)]
+
 
 @contextmanager
 def launch(config: RuntimeConfig) -> Iterator[Runtime]:

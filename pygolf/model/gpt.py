@@ -207,6 +207,18 @@ def parameter_role(name: str) -> Role:
     return "projection" if name.endswith("proj.weight") else "table"
 
 
+def blocks_and_rest(model: GPT) -> tuple[list[list[nn.Parameter]], list[nn.Parameter]]:
+    """The parameters of every block, and those outside of blocks."""
+    blocks = [list(block.parameters()) for block in model.blocks]
+    inside = {id(p) for block in blocks for p in block}
+    return blocks, [p for p in model.parameters() if id(p) not in inside]
+
+
+def block_scales(blocks: int, first: float) -> list[float]:
+    """Discriminative factors of the blocks' learning rates: `first` at block 0, rising linearly to 1 at the last."""
+    return [first + (1 - first) * i / max(1, blocks - 1) for i in range(blocks)]
+
+
 def initialize(model: GPT, seed: int) -> None:
     """Weights of a fresh model, drawn on the CPU so that every device and rank starts from the same bits."""
     generator, threads = torch.Generator().manual_seed(seed), torch.get_num_threads()

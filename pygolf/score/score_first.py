@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pygolf.config import ScoreConfig
 from pygolf.data.loader import to_ids
-from pygolf.model.gpt import GPT
+from pygolf.model.gpt import GPT, block_scales, blocks_and_rest
 from pygolf.model.graphs import LossFunction, loss_function
 from pygolf.runtime import Runtime
 from pygolf.score.sliding import Progress, WindowPlan, plan_windows, rank_share, window_nll
@@ -120,22 +120,14 @@ class _Session:
             (loss(*to_ids(windows_u16, self._runtime.device)).sum() / targets).backward()
 
     def _reduce(self) -> None:
-        """Adds the gradients of all ranks in one collective."""
-        if self._runtime.world_size == 1:
-            return
+        """Adds the gradients of all ranks."""
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
-        flat = self._runtime.sum(torch.cat([g.flatten() for g in gradients]))
-        for parameter, part in zip(self._parameters, flat.split([g.numel() for g in gradients]), strict=True):
-            parameter.grad = part.view_as(parameter)
+        for parameter, total in zip(self._parameters, self._runtime.sum_all(gradients), strict=True):
+            parameter.grad = total
 
 
 def _rate_groups(model: GPT, config: ScoreConfig) -> list[dict[str, object]]:
     """One group a block, its rate rising from adapt_first_block_scale to 1, and one for the rest."""
-    inside = {id(p) for p in model.blocks.parameters()}
-    rest = [p for p in model.parameters() if id(p) not in inside]
-    groups: list[dict[str, object]] = [{"params": rest, "scale": 1.0}]
-    last = max(1, len(model.blocks) - 1)
-    for i, block in enumerate(model.blocks):
-        scale = config.adapt_first_block_scale + (1 - config.adapt_first_block_scale) * i / last
-        groups.append({"params": list(block.parameters()), "scale": scale})
-    return groups
+    blocks, rest = blocks_and_rest(model)
+    scales = [*block_scales(len(blocks), config.adapt_first_block_scale), 1.0]
+    return [{"params": p, "scale": scale} for p, scale in zip([*blocks, rest], scales, strict=True)]

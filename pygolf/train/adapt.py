@@ -16,7 +16,7 @@ from torch import Tensor
 from pygolf.config import AdaptConfig
 from pygolf.data.loader import to_ids
 from pygolf.errors import ConfigError, DataError, NonFiniteLossError
-from pygolf.model.gpt import GPT
+from pygolf.model.gpt import GPT, blocks_and_rest
 from pygolf.model.graphs import loss_function
 from pygolf.progress import Reporter
 from pygolf.runtime import Runtime
@@ -37,11 +37,10 @@ class AdaptResult:
 
 def rate_groups(model: GPT, config: AdaptConfig) -> list[RateGroup]:
     """One group a block, holding every parameter of it, and one for the rest."""
-    blocks = [list(block.parameters()) for block in model.blocks]
-    inside = {id(p) for block in blocks for p in block}
+    blocks, rest = blocks_and_rest(model)
     scales = [block_lr_scale(i, len(blocks), config) for i in range(len(blocks))]
     groups = [RateGroup(params, config.lr * scale) for params, scale in zip(blocks, scales, strict=True) if scale]
-    return [*groups, RateGroup([p for p in model.parameters() if id(p) not in inside], config.lr)]
+    return [*groups, RateGroup(rest, config.lr)]
 
 
 def adapt(

@@ -30,12 +30,11 @@ class Bucket:
         if self._runtime.world_size == 1:
             return passengers
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
-        flat = torch.cat([*(g.flatten() for g in gradients), passengers])
-        self._runtime.sum(flat).div_(self._runtime.world_size)
-        parts = flat.split([g.numel() for g in gradients] + [passengers.numel()])
-        for parameter, part in zip(self._parameters, parts[:-1], strict=True):
-            parameter.grad = part.view_as(parameter)
-        return parts[-1]
+        *means, carried = self._runtime.sum_all([*gradients, passengers])
+        torch._foreach_div_([*means, carried], self._runtime.world_size)
+        for parameter, mean in zip(self._parameters, means, strict=True):
+            parameter.grad = mean
+        return carried
 
     def squared_norm(self) -> Tensor:
         norms = torch._foreach_norm([p.grad for p in self._parameters if p.grad is not None])

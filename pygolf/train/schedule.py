@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from pygolf.config import AdaptConfig, TrainConfig
+from pygolf.model.gpt import block_scales
 
 SPEED_STEPS = 32
 
@@ -33,8 +34,7 @@ def block_lr_scale(block: int, blocks: int, config: AdaptConfig) -> float:
     """Discriminative factor of a block: first_block_scale at block 0, rising linearly to 1 at the last; 0 if frozen."""
     if block < config.frozen_blocks:
         return 0.0
-    part = block / max(1, blocks - 1)
-    return config.first_block_scale + (1 - config.first_block_scale) * part
+    return block_scales(blocks, config.first_block_scale)[block]
 
 
 @dataclass
