@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pygolf.model import fused
-from pygolf.model.fused_blocks import Plan, Tokens, Weights
+from pygolf.model.fused_blocks import Plan, Tokens, Weights, through_blocks
 from pygolf.model.gpt import GPT, bigram_index
 from pygolf.model.kernels import available, kernels
 
@@ -81,11 +81,9 @@ class Decoder:
         x0_ND = self._ops.embed(ids_B2, rows_B2, self._table_VD, self._bigram_RD, gate)
         x0_BD = x0_ND.view(len(ids_B2), 2, -1)[:, 1].contiguous()
         ids_B = ids_B2[:, 1].contiguous()
-        x_BD, outputs = x0_BD, list[Tensor]()
-        for layer in range(len(self._layers)):
-            source = self._plan.skip_source(layer)
-            x_BD = self._block(layer, x_BD, x0_BD, None if source is None else outputs[source], ids_B)
-            outputs.append(x_BD)
+        x_BD = through_blocks(
+            self._plan, x0_BD, lambda layer, x_BD, skip_BD: self._block(layer, x_BD, x0_BD, skip_BD, ids_B)
+        )
         drawn_B1 = self._draw(self._logits(x_BD))
         self._context_B3.copy_(torch.cat([self._context_B3[:, 1:], drawn_B1], dim=1))
         self._position_1.add_(1)

@@ -152,14 +152,15 @@ class Blocks(torch.autograd.Function):
     def forward(ctx: Any, plan: Plan, x0_ND: Tensor, *tensors: Tensor) -> Tensor:
         parameters = Weights(*tensors)
         weights = parameters.with_matrices(x0_ND.dtype)
-        x_ND, saved, outputs = x0_ND, list[_Saved | None](), list[Tensor]()
-        for layer in range(len(plan.norm_scales)):
-            source = plan.skip_source(layer)
-            block = forward_block(plan, weights, layer, x_ND, x0_ND, None if source is None else outputs[source])
-            x_ND = block[0]
-            outputs.append(x_ND)
-            saved.append(block[1] if plan.keep else None)
-        hidden_ND, rstd_N = plan.ops.norm(x_ND, 1.0)
+        saved = list[_Saved]()
+
+        def step(layer: int, x_ND: Tensor, skip_ND: Tensor | None) -> Tensor:
+            x_ND, kept = forward_block(plan, weights, layer, x_ND, x0_ND, skip_ND)
+            if plan.keep:
+                saved.append(kept)
+            return x_ND
+
+        hidden_ND, rstd_N = plan.ops.norm(through_blocks(plan, x0_ND, step), 1.0)
         if plan.keep:
             ctx.state = plan, weights, saved, x0_ND, hidden_ND, rstd_N
             ctx.shapes = parameters
@@ -177,6 +178,20 @@ class Blocks(torch.autograd.Function):
         for layer in reversed(range(len(plan.norm_scales))):
             dx_ND = walk.block(layer, dx_ND)
         return None, dx_ND.add_(walk.dx0_ND), *gradients.tensors()
+
+
+Step = Callable[[int, Tensor, Tensor | None], Tensor]
+"""Layer, its input and the output that joins it (None without a skip) -> the layer's output, all [N, D]."""
+
+
+def through_blocks(plan: Plan, x_ND: Tensor, step: Step) -> Tensor:
+    """The output of the last block: every `step` gets the output of the one before and that of its skip source."""
+    outputs = list[Tensor]()
+    for layer in range(len(plan.norm_scales)):
+        source = plan.skip_source(layer)
+        x_ND = step(layer, x_ND, None if source is None else outputs[source])
+        outputs.append(x_ND)
+    return x_ND
 
 
 def add_values(plan: Plan, weights: Weights, layer: int, values_NX: Tensor, ids_BT: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn.attention import sdpa_kernel
 
 from pygolf.model.attention import SDPA_ORDER
 from pygolf.model.fused import embedded, supports
-from pygolf.model.fused_blocks import Plan, Tokens, Weights, forward_block
+from pygolf.model.fused_blocks import Plan, Tokens, Weights, add_values, forward_block, through_blocks
 from pygolf.model.gpt import GPT
 from pygolf.model.kernels import kernels
 
@@ -42,14 +42,13 @@ class FusedTail:
     def __call__(self, ids_BT: Tensor, scored: int) -> Tensor:
         plan, weights = Plan.of(self._model, Tokens(ids_BT.contiguous(), self._ops)), self._weights
         x0_ND = embedded(self._model, plan.tokens)
-        x_ND, outputs, last = x0_ND, list[Tensor](), len(plan.norm_scales) - 1
-        for layer in range(last):
-            source = plan.skip_source(layer)
-            x_ND, _ = forward_block(plan, weights, layer, x_ND, x0_ND, None if source is None else outputs[source])
-            outputs.append(x_ND)
-        source = plan.skip_source(last)
-        stream_MD = _last_block(plan, weights, x_ND, x0_ND, None if source is None else outputs[source], scored)
-        hidden_MD: Tensor = self._ops.norm(stream_MD, 1.0)[0]
+
+        def step(layer: int, x_ND: Tensor, skip_ND: Tensor | None) -> Tensor:
+            if layer == len(plan.norm_scales) - 1:
+                return _last_block(plan, weights, x_ND, x0_ND, skip_ND, scored)
+            return forward_block(plan, weights, layer, x_ND, x0_ND, skip_ND)[0]
+
+        hidden_MD: Tensor = self._ops.norm(through_blocks(plan, x0_ND, step), 1.0)[0]
         return hidden_MD.view(len(ids_BT), scored, -1)
 
 
@@ -67,12 +66,8 @@ def _last_block(
     def tail(x: Tensor) -> Tensor:
         return x.unflatten(0, ids_BT.shape)[:, -scored:].flatten(0, 1).contiguous()
 
-    kv_NX = normed_ND @ weights.qkv_LXD[layer, width:].mT
-    qkv_MX = tail(normed_ND) @ weights.qkv_LXD[layer].mT
-    if layer in plan.value_layers:
-        table_VX = weights.value_scale[plan.value_layers.index(layer)] * weights.value_VX
-        ops.add_values(kv_NX, table_VX, ids_BT.flatten())
-        ops.add_values(qkv_MX, table_VX, tail_BS.flatten())
+    kv_NX = add_values(plan, weights, layer, normed_ND @ weights.qkv_LXD[layer, width:].mT, ids_BT)
+    qkv_MX = add_values(plan, weights, layer, tail(normed_ND) @ weights.qkv_LXD[layer].mT, tail_BS)
     _, k = ops.split_heads(kv_NX, gain_H[:0], plan.cos_Tn, plan.sin_Tn, plan.kv_heads)
     v = kv_NX.unflatten(1, (2 * plan.kv_heads, -1))[:, plan.kv_heads :]
     q, _ = ops.split_heads(qkv_MX, gain_H, plan.cos_Tn[-scored:], plan.sin_Tn[-scored:], plan.kv_heads)

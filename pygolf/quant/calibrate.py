@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pygolf.data.loader import to_ids
 from pygolf.model.fused import embedded, supports
-from pygolf.model.fused_blocks import Plan, Tokens, Weights, forward_block
+from pygolf.model.fused_blocks import Plan, Tokens, Weights, forward_block, through_blocks
 from pygolf.model.gpt import GPT
 from pygolf.model.kernels import kernels
 from pygolf.progress import Reporter
@@ -57,10 +57,7 @@ def fused_hessians(model: GPT, batches: Iterable[Tensor], runtime: Runtime) -> d
     tokens = torch.zeros((), device=runtime.device)
     for ids_BT in batches:
         tokens += ids_BT.numel()
-        for key, x_NC in _block_inputs(model, ids_BT):
-            if key not in totals:
-                totals[key] = torch.zeros(x_NC.size(1), x_NC.size(1), device=x_NC.device)
-            add_second_moment(totals[key], x_NC)
+        _add_block_inputs(model, ids_BT, totals)
     runtime.sum(tokens)
     hessians: dict[str, Tensor] = {}
     for (layer, kept), total in sorted(totals.items()):
@@ -69,18 +66,21 @@ def fused_hessians(model: GPT, batches: Iterable[Tensor], runtime: Runtime) -> d
     return hessians
 
 
-def _block_inputs(model: GPT, ids_BT: Tensor) -> Iterator[tuple[tuple[int, str], Tensor]]:
-    """Every distinct input [B T, C] of block matrices, under (layer, name in READERS)."""
+def _add_block_inputs(model: GPT, ids_BT: Tensor, totals: dict[tuple[int, str], Tensor]) -> None:
+    """Adds xᵀ x of every distinct input [B T, C] of block matrices to the total of (layer, name in READERS)."""
     tokens = Tokens(ids_BT, kernels(ids_BT.device))
     x0_ND = embedded(model, tokens)
     plan, weights = Plan.of(model, tokens), Weights.of(model).with_matrices(x0_ND.dtype)
-    x_ND, outputs = x0_ND, list[Tensor]()
-    for layer in range(model.config.layers):
-        source = plan.skip_source(layer)
-        x_ND, saved = forward_block(plan, weights, layer, x_ND, x0_ND, None if source is None else outputs[source])
-        outputs.append(x_ND)
+
+    def step(layer: int, x_ND: Tensor, skip_ND: Tensor | None) -> Tensor:
+        x_ND, saved = forward_block(plan, weights, layer, x_ND, x0_ND, skip_ND)
         for name in READERS:
-            yield (layer, name), getattr(saved, name)
+            x_NC: Tensor = getattr(saved, name)
+            total = totals.setdefault((layer, name), x_NC.new_zeros(x_NC.size(1), x_NC.size(1), dtype=torch.float32))
+            add_second_moment(total, x_NC)
+        return x_ND
+
+    through_blocks(plan, x0_ND, step)
 
 
 def collect_moments(
