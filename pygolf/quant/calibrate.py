@@ -76,8 +76,9 @@ def _add_block_inputs(model: GPT, ids_BT: Tensor, totals: dict[tuple[int, str], 
         x_ND, saved = forward_block(plan, weights, layer, x_ND, x0_ND, skip_ND)
         for name in READERS:
             x_NC: Tensor = getattr(saved, name)
-            total = totals.setdefault((layer, name), x_NC.new_zeros(x_NC.size(1), x_NC.size(1), dtype=torch.float32))
-            add_second_moment(total, x_NC)
+            if (layer, name) not in totals:
+                totals[layer, name] = torch.zeros(x_NC.size(1), x_NC.size(1), device=x_NC.device)
+            add_second_moment(totals[layer, name], x_NC)
         return x_ND
 
     through_blocks(plan, x0_ND, step)
