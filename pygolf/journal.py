@@ -22,9 +22,9 @@ from pygolf.data.tokenizer import Tokenizer
 from pygolf.files import read_json, write_json
 from pygolf.report.report import versions
 from pygolf.runtime import Runtime
+from pygolf.score.code_bytes import code_digest
 from pygolf.score.documents import Documents, by_position, worst_documents
 from pygolf.score.provenance import TokenRange
-from pygolf.score.rules import code_digest
 from pygolf.score.score_file import FileScore, Text
 from pygolf.score.verdict import Verdict
 

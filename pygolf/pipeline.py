@@ -29,9 +29,9 @@ from pygolf.quant.stage import calibrate, pack_model
 from pygolf.report.page import write_page
 from pygolf.report.samples import sample_texts
 from pygolf.runtime import Runtime, launch
+from pygolf.score.code_bytes import code_archive
 from pygolf.score.documents import save_documents, sum_documents
 from pygolf.score.provenance import Stage, token_ranges
-from pygolf.score.rules import code_archive
 from pygolf.score.score_file import FileScore, Text, read_text, score_file, text_nll
 from pygolf.score.sliding import Score
 from pygolf.score.verdict import judge, read_provenance

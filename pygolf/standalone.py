@@ -14,8 +14,8 @@ from pygolf.model.generate import generate
 from pygolf.model.load import load_artifact
 from pygolf.progress import Reporter
 from pygolf.runtime import Runtime
+from pygolf.score.code_bytes import code_archive
 from pygolf.score.provenance import token_ranges
-from pygolf.score.rules import code_archive
 from pygolf.score.score_file import Text, check_tokenizer, score_file
 from pygolf.score.verdict import judge, read_provenance
 

@@ -24,7 +24,7 @@ from pygolf.pipeline import Run, create_run, open_run
 from pygolf.presets import tiny
 from pygolf.progress import Reporter
 from pygolf.runtime import Runtime
-from pygolf.score.rules import code_digest
+from pygolf.score.code_bytes import code_digest
 from pygolf.score.score_file import score_file
 from pygolf.tensors import load_tensors
 

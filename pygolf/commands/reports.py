@@ -53,7 +53,7 @@ def submission(arguments: Sequence[str]) -> None:
 def _verified(folder: Path) -> list[dict[str, str]]:
     """Rule, status and figure of each rule that `pygolf verify` checks."""
     from pygolf.pipeline import launched, open_run
-    from pygolf.score.verify import verify_run
+    from pygolf.score.rules import verify_run
 
     with launched(replace(open_run(folder).runtime, compile="off")) as (runtime, _):
         results = verify_run(folder, runtime).results

@@ -50,7 +50,7 @@ def verify(arguments: Sequence[str]) -> None:
             device: where the model is probed.
         """
         from pygolf.pipeline import launched
-        from pygolf.score.verify import Limits, verify_run
+        from pygolf.score.rules import Limits, verify_run
 
         limits = Limits(budget_bytes=budget_bytes, train_seconds=train_seconds, score_seconds=score_seconds)
         with launched(RuntimeConfig(device=device, compile="off")) as (runtime, reporter):

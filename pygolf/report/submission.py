@@ -22,7 +22,7 @@ from pygolf.data.folders import replacing_folder
 from pygolf.errors import DataError
 from pygolf.files import read_json
 from pygolf.progress import read_metrics
-from pygolf.score.rules import code_files, pack
+from pygolf.score.code_bytes import code_files, pack
 from pygolf.score.stats import spread
 
 MARKER = "submission.json"

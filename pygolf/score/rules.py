@@ -1,199 +1,267 @@
-"""The code bytes that count against the budget beside the artifact.
+"""The rules of the challenge, checked on a finished run folder (RECIPE 9): `pygolf verify RUN`.
 
-Counted: the Python and C++ sources of this package that loading and scoring an artifact need, found from the sources
-themselves, so that nothing is forgotten or counted by habit:
-- Python: pygolf/score/score_file.py, everything of pygolf that it imports, and what that imports.
-- C++: the binding sources of the extension modules among those imports (`_core`, `_ops`), every header that they
-  include, directly or not, and the sources that implement those headers (x.hpp: x.cpp and x_*.cpp, in cuda/ *.cu;
-  a source that has no header of its name counts with the headers that begin with the same word, else with any).
-An extension module counts whole, with the parts that scoring never calls (the token loader in `_core`), because it
-cannot be built without them. Not counted: training, the quantizer, the command line, build scripts and tests.
-Both kinds are read as they are, comments included, and packed as one zstd-19 tar.
+Every rule is one function from the evidence to a line. What can be measured again is measured again: the file's size,
+the text's bytes, the model's causality; only times are taken from the run's own records.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import importlib.util
-import io
-import re
-import tarfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
+from typing import Any, Literal
 
-import zstandard
+import numpy as np
 
 import pygolf
-from pygolf.errors import DataError
+from pygolf.config import BUDGET_BYTES, RunConfig
+from pygolf.config_file import load_toml
+from pygolf.data.splits import open_data
+from pygolf.files import read_json
+from pygolf.model.load import LoadedArtifact, load_artifact
+from pygolf.progress import Reporter
+from pygolf.runtime import Runtime
+from pygolf.score.code_bytes import code_files, pack
+from pygolf.score.documents import BLOCK_TARGETS, Documents, load_documents, text_digest
+from pygolf.score.probes import causality_gap, normalisation_gap, rescore, score_first_gap
+from pygolf.score.score_file import Text, read_text
+from pygolf.score.sliding import plan_windows
+from pygolf.score.verdict import Verdict, judge, read_provenance
 
-ZSTD_LEVEL = 19
-BINDINGS = {"pygolf._core": "host_*.cpp", "pygolf._ops": "torch_ops*.cpp"}
-"""Extension module -> its sources in csrc/binding."""
+LOG_PROBABILITY_TOLERANCE = 1e-4
+"""Nats by which an earlier log-probability may differ when later tokens change: rounding of other kernels' sums."""
+NORMALISATION_TOLERANCE = 1e-3
+RESCORE_TOLERANCE = 5e-3
+"""Relative difference of a block's loss when it is scored again on another device or in another precision."""
+BLOCK_TOLERANCE = 1e-5
+"""Relative difference between sums that were rounded to fp32 and those that were not."""
+RATIO_TOLERANCE = 1e-6
 
-_INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a run may take."""
+
+    budget_bytes: int = BUDGET_BYTES
+    """Artifact and code together."""
+    train_seconds: float = 600.0
+    """Training and any other use of training data."""
+    score_seconds: float = 600.0
+    """Scoring, with loading the artifact and the text."""
 
 
 @dataclass(frozen=True)
-class CodeSize:
-    """Size of the sources that loading and scoring need."""
+class RuleResult:
+    """One rule, one line."""
 
-    raw_bytes: int
-    """Sum of the files' sizes."""
-    archive_bytes: int
-    """Size of the zstd-19 archive of them: what counts against the budget."""
-    files: tuple[str, ...]
-    """Their names, sorted."""
+    rule: str
+    status: Literal["pass", "fail", "n/a"]
+    figure: str
 
 
-def code_archive(package: Path | None = None) -> CodeSize:
-    """Counts the code of an installed package or a source tree; default: the pygolf that is running.
+@dataclass(frozen=True)
+class Verification:
+    """All rules on one run."""
 
-    Raises DataError if a source file is missing.
+    results: tuple[RuleResult, ...]
+    code_files: dict[str, int]
+    """Name -> bytes of every counted source file; they count as one zstd-19 archive."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether no rule is broken."""
+        return all(r.status != "fail" for r in self.results)
+
+    def to_dict(self) -> dict[str, Any]:
+        """verify.json."""
+        return {"passed": self.passed, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the rules look at."""
+
+    folder: Path
+    config: RunConfig
+    report: dict[str, Any]
+    text: Text
+    documents: Documents
+    loaded: LoadedArtifact
+    verdict: Verdict
+    code: dict[str, bytes]
+    limits: Limits
+    runtime: Runtime
+
+    @property
+    def artifact(self) -> Path:
+        return self.folder / "model.golf"
+
+
+def verify_run(
+    folder: Path,
+    runtime: Runtime,
+    *,
+    data: Path | None = None,
+    limits: Limits | None = None,
+    reporter: Reporter | None = None,
+) -> Verification:
+    """Checks every rule on a finished run folder.
+
+    Args:
+        folder: the run.
+        runtime: where the model is probed; one rank.
+        data: the data folder, if it is not where the run found it.
+        limits: bytes and seconds allowed.
+        reporter: shows the search for copies.
+
+    Raises DataError, IoError, FormatError or ConfigError if the run is not finished or its data is not at hand.
     """
-    files = code_files(package or Path(pygolf.__file__).parent)
-    return CodeSize(sum(map(len, files.values())), len(pack(files)), tuple(files))
+    evidence = gather(folder, runtime, data, limits or Limits(), reporter or Reporter(enabled=False))
+    results = tuple(_line(rule, check, evidence) for rule, check in RULES.items())
+    return Verification(results, {name: len(content) for name, content in evidence.code.items()})
 
 
-def code_files(package: Path) -> dict[str, bytes]:
-    """Name -> content of the counted files, sorted; names begin with pygolf/ or csrc/ wherever the files lie."""
-    modules = _python_closure(package)
-    files = {f"pygolf/{path.relative_to(package)}": path for path in modules.values() if path is not None}
-    extensions = [name for name, path in modules.items() if path is None]
-    if extensions:
-        csrc = _csrc(package)
-        files |= {f"csrc/{path.relative_to(csrc)}": path for path in _cpp_closure(csrc, extensions)}
-    return {name: files[name].read_bytes() for name in sorted(files)}
+def gather(folder: Path, runtime: Runtime, data: Path | None, limits: Limits, reporter: Reporter) -> Evidence:
+    """Opens everything that the rules look at."""
+    config = load_toml(folder / "config.toml")
+    if data is not None:
+        config = replace(config, data=replace(config.data, path=data))
+    report = dict(read_json(folder / "report.json"))
+    opened = open_data(config.data, config.model)
+    text, documents = read_text(config, opened), load_documents(folder)
+    loaded = load_artifact(folder / "model.golf", runtime)
+    shards = {digest: path for path, digest in opened.digests.items()}
+    no_losses = np.zeros(len(text.tokens) - 1, dtype=np.float32)
+    provenance = read_provenance(folder / "model.golf", loaded.manifest)
+    verdict = judge(provenance, text, no_losses, shards, reporter)
+    code = code_files(Path(pygolf.__file__).parent)
+    return Evidence(folder, config, report, text, documents, loaded, verdict, code, limits, runtime)
 
 
-def code_digest() -> str:
-    """SHA-256 (hex) over all sources of the running package, training and kernels included."""
-    package = Path(pygolf.__file__).parent
-    csrc = _csrc(package)
-    sources = {f"pygolf/{path.relative_to(package)}": path for path in package.rglob("*.py")}
-    suffixes = {".cpp", ".hpp", ".inc", ".cu", ".cuh"}
-    sources |= {f"csrc/{path.relative_to(csrc)}": path for path in csrc.rglob("*") if path.suffix in suffixes}
-    digest = hashlib.sha256()
-    for name in sorted(sources):
-        content = sources[name].read_bytes()
-        digest.update(f"{name} {len(content)}\n".encode() + content)
-    return digest.hexdigest()
+Check = Callable[[Evidence], tuple[bool | None, str]]
+"""Evidence -> (whether the rule is kept, None if it does not apply; the figure)."""
 
 
-def pack(files: dict[str, bytes]) -> bytes:
-    """One zstd-19 tar without times, owners or anything else that differs between machines."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, content in sorted(files.items()):
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-    return zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(buffer.getvalue())
+def _line(rule: str, check: Check, evidence: Evidence) -> RuleResult:
+    kept, figure = check(evidence)
+    return RuleResult(rule, "n/a" if kept is None else "pass" if kept else "fail", figure)
 
 
-def _python_closure(package: Path) -> dict[str, Path | None]:
-    """Module name -> source file of all that scoring imports; None for an extension module."""
-    waiting = ["pygolf.score.score_file"]
-    modules: dict[str, Path | None] = {}
-    while waiting:
-        name = waiting.pop()
-        if name in modules:
-            continue
-        modules[name] = path = _source_of(package, name)
-        if "." in name:
-            waiting.append(name.rpartition(".")[0])
-        if path is not None:
-            waiting += _imports(package, name, path)
-    return modules
+def _bytes(e: Evidence) -> tuple[bool, str]:
+    content = e.artifact.read_bytes()
+    if hashlib.sha256(content).hexdigest() != e.report["artifact_sha256"]:
+        return False, f"{e.artifact.name} is not the file that was scored: its digest is another than the report's"
+    code = len(pack(e.code))
+    total = len(content) + code
+    raw = sum(map(len, e.code.values()))
+    figure = f"{total:,} of {e.limits.budget_bytes:,}: artifact {len(content):,}, code {code:,}"
+    return total <= e.limits.budget_bytes, f"{figure} ({len(e.code)} files, {raw:,} bytes raw, one zstd-19 archive)"
 
 
-def _source_of(package: Path, name: str) -> Path | None:
-    if name in BINDINGS:
-        return None
-    path = _find_module(package, name)
-    if path is None:
-        raise DataError(f"{name}: no source file in {package}, but scoring imports it; reinstall pygolf")
-    return path
+def _training_time(e: Evidence) -> tuple[bool, str]:
+    recorded = [{k: v for k, v in r.items() if k != "reads"} for r in e.report["stage_records"]]
+    if [r for r in recorded if r["stage"] != "score"] != e.loaded.manifest.get("stages"):
+        return False, "the report's clock is not the one in the artifact's manifest"
+    for r in recorded:
+        passed = (datetime.fromisoformat(r["utc"][1]) - datetime.fromisoformat(r["utc"][0])).total_seconds()
+        if r["clock"][1] - r["clock"][0] > passed + 2:
+            return False, f"{r['stage']} says it worked {r['clock'][1] - r['clock'][0]:.1f} s within {passed:.0f} s"
+    reading = [r for r in e.report["stage_records"] if r["stage"] != "score" and r["reads"]]
+    last = max(r["clock"][1] for r in reading)
+    parts = ", ".join(f"{r['stage']} {r['clock'][1] - r['clock'][0]:.1f}" for r in reading)
+    return last <= e.limits.train_seconds, f"{last:.1f} s of {e.limits.train_seconds:g}: {parts}"
 
 
-def _find_module(package: Path, name: str) -> Path | None:
-    stem = package.joinpath(*name.split(".")[1:])
-    candidates = (stem / "__init__.py", stem.with_name(stem.name + ".py"))
-    return next((path for path in candidates if path.is_file()), None)
+def _scoring_time(e: Evidence) -> tuple[bool, str]:
+    seconds = {name: e.report["stages"][name] for name in ("score", "score_adaptive") if name in e.report["stages"]}
+    figures = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
+    return max(seconds.values()) <= e.limits.score_seconds, f"{figures} of {e.limits.score_seconds:g}, with loading"
 
 
-def _imports(package: Path, name: str, path: Path) -> Iterator[str]:
-    """Names of the pygolf modules that a module imports anywhere in its source."""
-    parent = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if _is_ours(alias.name))
-        elif isinstance(node, ast.ImportFrom):
-            source = importlib.util.resolve_name("." * node.level + (node.module or ""), parent)
-            if _is_ours(source):
-                yield source
-                # `from package import name` imports a module, if there is one of that name.
-                full = (f"{source}.{alias.name}" for alias in node.names)
-                yield from (n for n in full if n in BINDINGS or _find_module(package, n))
+def _tokens_once(e: Evidence) -> tuple[bool, str]:
+    if text_digest(e.text) != e.report["text_sha256"]:
+        return False, "the text at hand is not the one that was scored: its digest is another than the report's"
+    targets = len(e.text.tokens) - 1
+    length = e.loaded.model.config.sequence_length
+    plan = plan_windows(targets + 1, length, min(e.config.score.stride, length))
+    edges = np.zeros(targets + 1, dtype=np.int64)
+    np.add.at(edges, plan.starts + plan.first_scored, 1)
+    np.add.at(edges, plan.starts + plan.length, -1)
+    times = np.cumsum(edges)[:-1]
+    counts = {"the report": e.report["tokens_scored"], "the documents": int(e.documents.tokens.sum())}
+    for name, count in counts.items():
+        if count != targets:
+            return False, f"{name} counts {count:,} scored tokens, the text has {targets:,} to score"
+    return bool((times == 1).all()), f"{targets:,} tokens, each in one of {len(plan):,} windows"
 
 
-def _is_ours(name: str) -> bool:
-    return name == "pygolf" or name.startswith("pygolf.")
+def _text_bytes(e: Evidence) -> tuple[bool, str]:
+    tokenizer, tokens = e.text.tokenizer, e.text.tokens
+    decoded = len(tokenizer.decode_bytes(tokens)) - len(tokenizer.decode_bytes(tokens[:1]))
+    counted = e.report["bytes_scored"]
+    return counted == decoded, f"{counted:,} counted, {decoded:,} in the decoded text"
 
 
-def _csrc(package: Path) -> Path:
-    """An installed package carries its C++ sources; in a source tree they lie beside it."""
-    for folder in (package / "csrc", package.parent / "csrc"):
-        if (folder / "binding").is_dir():
-            return folder.resolve()
-    raise DataError(
-        f"no C++ sources in {package / 'csrc'} or {package.parent / 'csrc'}: cannot count the code; reinstall pygolf"
-    )
+def _loss_ratio(e: Evidence) -> tuple[bool, str]:
+    constant = math.log(2) * float(e.text.target_bytes.sum(dtype=np.int64)) / (len(e.text.tokens) - 1)
+    ratio = e.report["val_loss"] / e.report["bpb"]
+    mean = float(e.documents.nll["nll"].sum()) / float(e.documents.tokens.sum())
+    if not math.isclose(mean, e.report["val_loss"], rel_tol=RATIO_TOLERANCE):
+        return False, f"val_loss is {e.report['val_loss']:.6f}, but the documents' mean is {mean:.6f}"
+    figure = f"val_loss / val_bpb is {ratio:.6f}; {constant:.6f} for this tokenizer and text"
+    return math.isclose(ratio, constant, rel_tol=RATIO_TOLERANCE), figure
 
 
-def _cpp_closure(csrc: Path, extensions: Iterable[str]) -> set[Path]:
-    waiting = [path for name in extensions for path in _binding_sources(csrc, name)]
-    found: set[Path] = set()
-    while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found.add(path)
-            waiting += [_resolve_include(csrc, path, name) for name in _INCLUDE.findall(path.read_text("utf-8"))]
-            waiting += _implementations(csrc, path)
-    return found
+def _causality(e: Evidence) -> tuple[bool, str]:
+    gap = causality_gap(e.loaded.model, e.text.tokens)
+    return gap <= LOG_PROBABILITY_TOLERANCE, f"later tokens replaced: earlier log-probabilities move by {gap:.1e}"
 
 
-def _binding_sources(csrc: Path, extension: str) -> list[Path]:
-    sources = sorted((csrc / "binding").glob(BINDINGS[extension]))
-    if not sources:
-        raise DataError(f"{csrc / 'binding'} has no {BINDINGS[extension]}: cannot count the code; reinstall pygolf")
-    return sources
+def _normalisation(e: Evidence) -> tuple[bool, str]:
+    gap = normalisation_gap(e.loaded.model, e.text.tokens)
+    return gap <= NORMALISATION_TOLERANCE, f"the probabilities of all tokens sum to 1 within {gap:.1e}"
 
 
-def _resolve_include(csrc: Path, source: Path, name: str) -> Path:
-    for folder in (source.parent, csrc / "include", csrc / "core", csrc / "cuda"):
-        if (folder / name).is_file():
-            return (folder / name).resolve()
-    raise DataError(f'{source}: #include "{name}" is not in {csrc}: cannot count the code; reinstall pygolf')
+def _no_update_before_score(e: Evidence) -> tuple[bool, str]:
+    if e.verdict.status == "unknown":
+        return False, "the artifact does not say what its weights were trained on"
+    kept = e.verdict.status == "clean"
+    figure = f"{e.verdict.fitted_tokens:,} scored tokens were trained on"
+    figure = f"{figure}, {e.verdict.copied_tokens:,} more stand in short copies in training shards"
+    if e.report["adaptive"] is None:
+        return kept, figure
+    gap = score_first_gap(e.loaded.model, e.text.tokens, e.config.score, e.runtime)
+    return kept and gap <= LOG_PROBABILITY_TOLERANCE, f"{figure}; score-first: earlier losses move by {gap:.1e}"
 
 
-def _implementations(csrc: Path, header: Path) -> list[Path]:
-    """Sources that implement a header: those of its name and those that have no header of their name at all."""
-    if header.suffix not in (".hpp", ".cuh"):
-        return []
-    kernels = header.is_relative_to(csrc / "cuda")
-    folders = [csrc / "cuda"] if kernels else [csrc / "core", csrc / "include" / "pygolf"]
-    headers = [path.stem for folder in folders for path in folder.glob("*.[hc]*") if path.suffix in (".hpp", ".cuh")]
-    sources = [path for path in sorted(folders[0].iterdir()) if path.suffix in (".cpp", ".cu")]
-    return [path for path in sources if header.stem in _headers_of(path.stem, headers)]
+def _one_pass(e: Evidence) -> tuple[bool, str]:
+    total, documents = e.documents.blocks.sum(dtype=np.float64), e.documents.nll["nll"].sum()
+    if not math.isclose(total, documents, rel_tol=BLOCK_TOLERANCE):
+        return False, f"the blocks of the record hold {total:.3f} nats, its documents {documents:.3f}"
+    blocks = rescore(e.loaded.model, e.text.tokens, e.config.score)
+    again, recorded = np.array(list(blocks.values())), e.documents.blocks[list(blocks)]
+    gap = float(np.abs(again - recorded).sum() / again.sum())
+    figure = f"{len(blocks)} blocks of {BLOCK_TARGETS} tokens, scored again in one pass, differ by {100 * gap:.4f} %"
+    return gap <= RESCORE_TOLERANCE, figure
 
 
-def _headers_of(source: str, headers: list[str]) -> list[str]:
-    """The headers that a source may implement: those of its name, else those that begin like it, else any."""
-    named = [header for header in headers if _is_part(source, header)]
-    return named or [header for header in headers if _is_part(header, source.split("_")[0])] or headers
+def _significance(e: Evidence) -> tuple[None, str]:
+    return None, "a claim needs several seeds a side: pygolf compare RUN... --against RUN..."
 
 
-def _is_part(source: str, header: str) -> bool:
-    return source == header or source.startswith(header + "_")
+RULES: dict[str, Check] = {
+    "bytes": _bytes,
+    "training time": _training_time,
+    "scoring time": _scoring_time,
+    "tokens once": _tokens_once,
+    "text bytes": _text_bytes,
+    "loss ratio": _loss_ratio,
+    "causality": _causality,
+    "normalisation": _normalisation,
+    "no update before score": _no_update_before_score,
+    "one pass": _one_pass,
+    "significance": _significance,
+}
