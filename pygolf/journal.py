@@ -1,4 +1,4 @@
-"""What a run has done: stages.json, with what every stage read and when, and the manifest and report that follow.
+"""What a run has done: stages.json, with what every stage read and when, and the manifest that follows from it.
 
 The run's clock counts seconds of work since training began: training, adaptation, calibration and so on, without the
 pauses between them. UTC times tell of the pauses.
@@ -6,9 +6,7 @@ pauses between them. UTC times tell of the pauses.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,10 +21,7 @@ from pygolf.files import read_json, write_json
 from pygolf.report.report import versions
 from pygolf.runtime import Runtime
 from pygolf.score.code_bytes import code_digest
-from pygolf.score.documents import Documents, by_position, worst_documents
 from pygolf.score.provenance import TokenRange
-from pygolf.score.score_file import FileScore, Text
-from pygolf.score.verdict import Verdict
 
 STAGES = ("train", "adapt", "quantize", "score")
 
@@ -113,44 +108,3 @@ def build_manifest(
         "training": records["train"]["training"],
         "config": {name: sections[name] for name in ("seed", "train", "adapt", "quant")},
     }
-
-
-def build_report(
-    config: RunConfig,
-    records: dict[str, Any],
-    artifact: Path,
-    text: Text,
-    result: FileScore,
-    verdict: Verdict,
-    documents: Documents,
-) -> dict[str, Any]:
-    """report.json, but for what the pipeline alone knows. `records` are those of all four stages."""
-    return {
-        **result.to_dict(),
-        "seen": verdict.seen,
-        "seen_tokens": verdict.fitted_tokens,
-        "provenance": verdict.to_dict(),
-        "adaptive": _adaptive(config, result),
-        "bpb_after": {name: records[name]["bpb"] for name in ("train", "adapt") if "bpb" in records[name]},
-        "artifact_bytes": artifact.stat().st_size,
-        "artifact_sha256": hashlib.sha256(artifact.read_bytes()).hexdigest(),
-        "text_sha256": documents.text_sha256,
-        "tokenizer_sha256": documents.tokenizer_sha256,
-        "code_bytes": records["quantize"]["code_bytes"],
-        "budget_bytes": config.quant.budget_bytes,
-        "stages": {name: seconds for r in records.values() for name, seconds in r["seconds"].items()},
-        "stage_records": [r["reading"] for r in records.values()],
-        "training": records["train"]["training"],
-        "positions": by_position(text, result.losses["nll_plain"], config.model.sequence_length),
-        "worst_documents": worst_documents(text, documents),
-        "seed": config.seed,
-        "config": config.sections(),
-        "versions": versions(),
-    }
-
-
-def _adaptive(config: RunConfig, result: FileScore) -> dict[str, Any] | None:
-    if result.adaptive is None:
-        return None
-    figures = {"mode": config.score.adapt, "chunks": result.chunks, "chunk_tokens": config.score.chunk_tokens}
-    return {**figures, **asdict(result.adaptive)}

@@ -21,12 +21,13 @@ from pygolf.data.loader import BatchLoader, TokenSpan, read_windows, take_window
 from pygolf.data.splits import RunData, open_data, split_prefix
 from pygolf.errors import ConfigError, FormatError
 from pygolf.files import read_json, write_bytes, write_json, write_text
-from pygolf.journal import STAGES, Journal, build_manifest, build_report, utc_now
+from pygolf.journal import STAGES, Journal, build_manifest, utc_now
 from pygolf.model.generate import sample_windows
 from pygolf.model.gpt import GPT, initialize, place
 from pygolf.progress import Reporter
 from pygolf.quant.stage import calibrate, pack_model
 from pygolf.report.page import write_page
+from pygolf.report.report import build_report
 from pygolf.report.samples import sample_texts
 from pygolf.runtime import Runtime, launch
 from pygolf.score.code_bytes import code_archive

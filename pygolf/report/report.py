@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import sentencepiece
@@ -11,6 +14,10 @@ import zstandard
 from rich.table import Table
 
 import pygolf
+from pygolf.config import RunConfig
+from pygolf.score.documents import Documents, by_position, worst_documents
+from pygolf.score.score_file import FileScore, Text
+from pygolf.score.verdict import Verdict
 
 
 def versions() -> dict[str, str]:
@@ -23,6 +30,47 @@ def versions() -> dict[str, str]:
         "zstandard": zstandard.__version__,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
     }
+
+
+def build_report(
+    config: RunConfig,
+    records: dict[str, Any],
+    artifact: Path,
+    text: Text,
+    result: FileScore,
+    verdict: Verdict,
+    documents: Documents,
+) -> dict[str, Any]:
+    """report.json, but for what the pipeline alone knows. `records` are those of all four stages."""
+    return {
+        **result.to_dict(),
+        "seen": verdict.seen,
+        "seen_tokens": verdict.fitted_tokens,
+        "provenance": verdict.to_dict(),
+        "adaptive": _adaptive(config, result),
+        "bpb_after": {name: records[name]["bpb"] for name in ("train", "adapt") if "bpb" in records[name]},
+        "artifact_bytes": artifact.stat().st_size,
+        "artifact_sha256": hashlib.sha256(artifact.read_bytes()).hexdigest(),
+        "text_sha256": documents.text_sha256,
+        "tokenizer_sha256": documents.tokenizer_sha256,
+        "code_bytes": records["quantize"]["code_bytes"],
+        "budget_bytes": config.quant.budget_bytes,
+        "stages": {name: seconds for r in records.values() for name, seconds in r["seconds"].items()},
+        "stage_records": [r["reading"] for r in records.values()],
+        "training": records["train"]["training"],
+        "positions": by_position(text, result.losses["nll_plain"], config.model.sequence_length),
+        "worst_documents": worst_documents(text, documents),
+        "seed": config.seed,
+        "config": config.sections(),
+        "versions": versions(),
+    }
+
+
+def _adaptive(config: RunConfig, result: FileScore) -> dict[str, Any] | None:
+    if result.adaptive is None:
+        return None
+    figures = {"mode": config.score.adapt, "chunks": result.chunks, "chunk_tokens": config.score.chunk_tokens}
+    return {**figures, **asdict(result.adaptive)}
 
 
 def seen_label(seen: bool | None) -> str:
