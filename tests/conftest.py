@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from random_models import random_model
 
 from pygolf.config import DataConfig, ModelConfig, RunConfig
-from pygolf.model.gpt import GPT, initialize
+from pygolf.model.gpt import GPT
 from pygolf.pipeline import Run, create_run
 from pygolf.presets import tiny
 from pygolf.progress import Reporter
@@ -58,13 +59,7 @@ def small_config() -> ModelConfig:
 @pytest.fixture
 def small_model(small_config: ModelConfig) -> GPT:
     """A model whose every parameter takes part (fresh ones have zero output matrices)."""
-    model = GPT(small_config)
-    initialize(model, 0)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model
+    return random_model(small_config, 0.1, 0)
 
 
 @pytest.fixture

@@ -8,25 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from random_models import random_model
 from torch import Tensor
 
 from pygolf.config import ModelConfig
 from pygolf.model.attention import rotary_tables
 from pygolf.model.fused import fused_hidden, fused_nll
-from pygolf.model.gpt import GPT, initialize
+from pygolf.model.gpt import GPT
 from pygolf.model.graphs import loss_function
 from pygolf.model.kernels import plain
 from pygolf.runtime import Runtime
-
-
-def random_model(config: ModelConfig, spread: float = 0.3) -> GPT:
-    model = GPT(config)
-    initialize(model, 0)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(spread * torch.randn(parameter.shape, generator=generator))
-    return model
 
 
 def small(layers: int, value_layers: tuple[int, ...]) -> ModelConfig:

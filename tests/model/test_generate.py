@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from random_models import random_model
 
 from pygolf.errors import ConfigError, DataError
 from pygolf.model.generate import generate, sample_windows
-from pygolf.model.gpt import GPT, initialize
+from pygolf.model.gpt import GPT
 from pygolf.presets import tiny
 
 T, V = 10, 19
@@ -18,13 +19,7 @@ T, V = 10, 19
 
 @pytest.fixture(scope="module")
 def model() -> GPT:
-    model = GPT(dataclasses.replace(tiny().model, vocab_size=V, sequence_length=T))
-    initialize(model, 11)
-    generator = torch.Generator().manual_seed(11)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
-    return model
+    return random_model(dataclasses.replace(tiny().model, vocab_size=V, sequence_length=T), 0.3, 11)
 
 
 def next_logits(model: GPT, context: Sequence[int]) -> torch.Tensor:

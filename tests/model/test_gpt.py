@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from random_models import random_model
 
 from pygolf.config import ModelConfig
 from pygolf.model.attention import CausalSelfAttention, apply_rotary, rotary_tables
@@ -34,17 +35,6 @@ SMALL = ModelConfig(
     value_embedding_width=7,
     value_embedding_layers=(2, 4),
 )
-
-
-def random_model(config: ModelConfig = SMALL, seed: int = 0) -> GPT:
-    """Every parameter away from its initial value, so that no term of the definition drops out."""
-    model = GPT(config)
-    initialize(model, seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
-    return model
 
 
 def random_ids(batch: int, length: int, seed: int = 1) -> torch.Tensor:
@@ -145,7 +135,7 @@ def test_the_whole_model_equals_its_definition(layers: int) -> None:
 
 
 def test_no_position_depends_on_a_later_token() -> None:
-    model, ids = random_model(), random_ids(1, SMALL.sequence_length)
+    model, ids = random_model(SMALL), random_ids(1, SMALL.sequence_length)
     with torch.no_grad():
         before = model.hidden(ids)
         for t in range(SMALL.sequence_length):
@@ -158,7 +148,7 @@ def test_no_position_depends_on_a_later_token() -> None:
 
 
 def test_states_do_not_depend_on_the_length_of_the_input() -> None:
-    model, ids = random_model(), random_ids(2, SMALL.sequence_length)
+    model, ids = random_model(SMALL), random_ids(2, SMALL.sequence_length)
     with torch.no_grad():
         whole = model.hidden(ids)
         for n in range(1, SMALL.sequence_length):
@@ -167,7 +157,7 @@ def test_states_do_not_depend_on_the_length_of_the_input() -> None:
 
 @pytest.mark.parametrize("chunks", [[1] * 16, [16], [5, 1, 1, 7, 2], [1, 15], [9, 3, 4]])
 def test_cached_decoding_equals_the_full_forward(chunks: list[int]) -> None:
-    model, ids = random_model(), random_ids(3, 16)
+    model, ids = random_model(SMALL), random_ids(3, 16)
     cache = model.new_cache(3, 16)
     with torch.no_grad():
         parts = [model.hidden(part, cache) for part in ids.split(chunks, dim=1)]
@@ -299,7 +289,7 @@ def test_the_seed_settles_every_weight() -> None:
 
 
 def test_probabilities_sum_to_one() -> None:
-    model = random_model()
+    model = random_model(SMALL)
     with torch.no_grad():
         logits = model.logits(model.hidden(random_ids(2, 8)))
     assert logits.abs().max() <= SMALL.logit_cap

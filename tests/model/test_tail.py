@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from random_models import random_model
 from torch import Tensor
 
 from pygolf.config import ModelConfig
@@ -14,19 +15,9 @@ from pygolf.model import decode as decode_module
 from pygolf.model import fused, tail
 from pygolf.model.decode import Decoder, attend_cached
 from pygolf.model.generate import sample_windows
-from pygolf.model.gpt import GPT, initialize
+from pygolf.model.gpt import GPT
 from pygolf.model.kernels import plain
 from pygolf.model.tail import FusedTail
-
-
-def random_model(config: ModelConfig) -> GPT:
-    model = GPT(config)
-    initialize(model, 0)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model
 
 
 @pytest.mark.parametrize("scored", [1, 5, 16])
@@ -35,7 +26,7 @@ def test_tail_is_the_end_of_the_whole_window(
     small_config: ModelConfig, layers: tuple[int, tuple[int, ...]], scored: int
 ) -> None:
     config = ModelConfig(**{**vars(small_config), "layers": layers[0], "value_embedding_layers": layers[1]})
-    model, ids = random_model(config), torch.randint(48, (3, 16), generator=torch.Generator().manual_seed(2))
+    model, ids = random_model(config, 0.1), torch.randint(48, (3, 16), generator=torch.Generator().manual_seed(2))
     expected = model.hidden(ids)[:, -scored:]
     torch.testing.assert_close(FusedTail(model)(ids, scored), expected, atol=2e-5, rtol=0)
 
@@ -94,7 +85,7 @@ def rms(x: Tensor) -> float:
 @pytest.fixture(scope="module")
 def gpu_models() -> tuple[GPT, GPT]:
     """One model in fp32 and in bf16."""
-    exact = random_model(ModelConfig(layers=5, sequence_length=200, value_embedding_layers=(3, 4))).cuda()
+    exact = random_model(ModelConfig(layers=5, sequence_length=200, value_embedding_layers=(3, 4)), 0.1).cuda()
     rounded = copy.deepcopy(exact)
     rounded.compute_dtype = torch.bfloat16
     return exact, rounded

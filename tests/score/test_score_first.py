@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from random_models import random_model
 
 from pygolf.config import ModelConfig, ScoreConfig
-from pygolf.model.gpt import GPT, initialize
+from pygolf.model.gpt import GPT
 from pygolf.runtime import Runtime
 from pygolf.score.score_first import plan_chunks, score_first_nll
 from pygolf.score.sliding import plan_windows, token_nll
@@ -39,13 +40,7 @@ def make_model() -> GPT:
         value_embedding_width=8,
         value_embedding_layers=(1,),
     )
-    model = GPT(config)
-    initialize(model, 3)
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
-    return model
+    return random_model(config, 0.3, 3)
 
 
 def make_tokens(count: int) -> NDArray[np.uint16]:

@@ -13,9 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from random_models import random_model
 
 from pygolf.errors import ConfigError, DataError, NumericError
-from pygolf.model.gpt import GPT, initialize
+from pygolf.model.gpt import GPT
 from pygolf.model.tail import TailStates, tail_states
 from pygolf.presets import tiny
 from pygolf.runtime import Runtime
@@ -41,13 +42,7 @@ CASES = [
 
 def make_model() -> GPT:
     """A small model with every weight away from its initial value."""
-    model = GPT(dataclasses.replace(tiny().model, vocab_size=VOCAB_SIZE, sequence_length=LENGTH))
-    initialize(model, 5)
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
-    return model
+    return random_model(dataclasses.replace(tiny().model, vocab_size=VOCAB_SIZE, sequence_length=LENGTH), 0.3, 5)
 
 
 def make_tokens(count: int) -> NDArray[np.uint16]:
