@@ -1,7 +1,6 @@
 #include "pygolf/gptq.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 
 #include "gptq_feedback.hpp"
@@ -10,16 +9,10 @@
 #include "pygolf/error.hpp"
 #include "pygolf/float16.hpp"
 #include "simd_kernels.hpp"
+#include "solver_checks.hpp"
 
 namespace pygolf {
 namespace {
-
-void check_size(const char* name, std::size_t found, std::size_t expected) {
-    if (found != expected) {
-        fail<ArgumentError>(name, " has ", found, " elements, expected ", expected,
-                            "; pass rows, columns and candidates as the matrices have them");
-    }
-}
 
 void check_arguments(const GptqProblem& problem, const GptqOptions& options) {
     const auto [rows, columns, candidates, weight_RC, hessian_CC, clips_KR] = problem;
@@ -41,21 +34,13 @@ void check_arguments(const GptqProblem& problem, const GptqOptions& options) {
         fail<ArgumentError>("block_columns is ", options.block_columns,
                             ", expected 1 or more (128 is usual)");
     }
-    if (options.threads < 0) {
-        fail<ArgumentError>("threads is ", options.threads, ", expected 0 (one a processor) or more");
-    }
+    check_threads(options.threads);
 }
 
-// Exponent bits all ones: looks at every element without a branch, so that it vectorises.
 void check_finite(const char* name, std::span<const float> values, std::size_t columns) {
-    constexpr std::uint32_t exponent = 0x7f800000;
-    const auto non_finite = [](float value) {
-        return (std::bit_cast<std::uint32_t>(value) & exponent) == exponent;
-    };
-    bool any = false;
-    for (const float value : values) any |= non_finite(value);
-    if (!any) return;
-    const auto at = static_cast<std::size_t>(std::ranges::find_if(values, non_finite) - values.begin());
+    const auto found = first_non_finite(values);
+    if (!found) return;
+    const std::size_t at = *found;
     fail<NumericError>(name, "[", at / columns, ", ", at % columns, "] is ", values[at],
                        ", expected a finite number; look for the step that made it");
 }

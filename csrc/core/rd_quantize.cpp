@@ -1,7 +1,6 @@
 #include "pygolf/rd_quantize.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <string>
 #include <vector>
 
@@ -11,19 +10,13 @@
 #include "rd_matrix.hpp"
 #include "rd_row.hpp"
 #include "simd_kernels.hpp"
+#include "solver_checks.hpp"
 
 namespace pygolf {
 namespace {
 
 // Rows of a task where rows do not wait for one another.
 constexpr std::size_t kTaskRows = 192;
-
-void check_size(const char* name, std::size_t found, std::size_t expected) {
-    if (found != expected) {
-        fail<ArgumentError>(name, " has ", found, " elements, expected ", expected,
-                            "; pass matrices, rows and columns as the weights have them");
-    }
-}
 
 void check_arguments(const RdProblem& problem, const RdOptions& options) {
     const std::size_t rows = problem.rows;
@@ -48,21 +41,13 @@ void check_arguments(const RdProblem& problem, const RdOptions& options) {
     if (!(options.rate_lambda >= 0 && options.rate_lambda <= 100)) {
         fail<ArgumentError>("rate_lambda is ", options.rate_lambda, ", expected 0 to 100 (0.1 is usual)");
     }
-    if (options.threads < 0) {
-        fail<ArgumentError>("threads is ", options.threads, ", expected 0 (one a processor) or more");
-    }
+    check_threads(options.threads);
 }
 
-// Exponent bits all ones: looks at every element without a branch, so that it vectorises.
 void check_finite(const char* name, std::span<const float> values, std::size_t rows, std::size_t columns) {
-    constexpr std::uint32_t exponent = 0x7f800000;
-    const auto non_finite = [](float value) {
-        return (std::bit_cast<std::uint32_t>(value) & exponent) == exponent;
-    };
-    bool any = false;
-    for (const float value : values) any |= non_finite(value);
-    if (!any) return;
-    const auto at = static_cast<std::size_t>(std::ranges::find_if(values, non_finite) - values.begin());
+    const auto found = first_non_finite(values);
+    if (!found) return;
+    const std::size_t at = *found;
     fail<NumericError>(name, "[", at / columns / rows, ", ", at / columns % rows, ", ", at % columns, "] is ",
                        values[at], ", expected a finite number; look for the step that made it");
 }
