@@ -116,13 +116,15 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 ATTENTION: dict[str, Attend] = {"sdpa": attend, "cudnn": attend_cudnn, "flash": attend_flash}
 
 
-def _flash_runs(device: torch.device) -> bool:
-    """Whether flash-attn-4 is there with all it needs; flash-attn-2 has the same package name without `cute`."""
+def _why_no_flash(device: torch.device) -> str | None:
+    """What flash-attn-4 lacks to run on the device, if anything; flash-attn-2 has the same package name, no `cute`."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (9, 0):
+        return "it needs a GPU from Hopper on"
     try:
         importlib.import_module("flash_attn.cute")
-    except ImportError:
-        return False
-    return torch.cuda.get_device_capability(device) >= (9, 0)
+    except ImportError as lacking:
+        return f"{lacking}; pip install pygolf[flash] installs it"
+    return None
 
 
 def pick_attention(name: str, device: torch.device) -> Attend:
@@ -130,15 +132,13 @@ def pick_attention(name: str, device: torch.device) -> Attend:
 
     Raises ConfigError for one that cannot run on the device.
     """
-    on_cuda = device.type == "cuda"
-    flash_runs = name in ("auto", "flash") and on_cuda and _flash_runs(device)
+    lacking = _why_no_flash(device) if name in ("auto", "flash") else None
     if name == "auto":
-        return attend_flash if flash_runs else attend
-    if (name == "flash" and not flash_runs) or (name == "cudnn" and not on_cuda):
-        raise ConfigError(
-            f"runtime.attention is {name}, which cannot run on {device}: cudnn needs CUDA, flash a GPU from Hopper on "
-            "and 'pip install pygolf[flash]'; use auto"
-        )
+        return attend if lacking else attend_flash
+    if name == "cudnn" and device.type != "cuda":
+        lacking = "it needs CUDA"
+    if lacking:
+        raise ConfigError(f"runtime.attention is {name}, which cannot run on {device}: {lacking}. Use auto")
     return ATTENTION[name]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from dataclasses import asdict
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from pygolf.score.verdict import Verdict
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything that a score can depend on."""
+    """Versions of everything that a score can depend on; of flash-attn-4 where it is installed."""
+    flash = {d.name: d.version for d in distributions(name="flash-attn-4")}
     return {
         "pygolf": pygolf.__version__,
         "python": platform.python_version(),
@@ -29,7 +31,7 @@ def versions() -> dict[str, str]:
         "sentencepiece": str(sentencepiece.__version__),
         "zstandard": zstandard.__version__,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
-    }
+    } | flash
 
 
 def build_report(

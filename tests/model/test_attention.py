@@ -54,11 +54,27 @@ def test_decoding_with_a_cache_stays_with_sdpa(t: int, s: int, calls: list[tuple
     assert not calls
 
 
-@pytest.mark.parametrize("name", ["flash", "cudnn"])
-def test_kernels_that_the_cpu_lacks_say_what_they_need(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{name}, which cannot run on cpu.*pip install pygolf\[flash\]"):
+@pytest.mark.parametrize(("name", "need"), [("flash", "a GPU from Hopper on"), ("cudnn", "CUDA")])
+def test_kernels_that_the_cpu_lacks_say_what_they_need(name: str, need: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}, which cannot run on cpu: it needs {need}. Use auto"):
         pick_attention(name, torch.device("cpu"))
     assert pick_attention("auto", torch.device("cpu")) is attend
+
+
+def test_what_flash_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setitem(sys.modules, "flash_attn.cute", None)
+    cuda = torch.device("cuda")
+    with pytest.raises(ConfigError, match=r"flash_attn\.cute.*pip install pygolf\[flash\]"):
+        pick_attention("flash", cuda)
+    assert pick_attention("auto", cuda) is attend
+
+
+def test_auto_takes_flash_where_it_runs(monkeypatch: pytest.MonkeyPatch, calls: list[tuple[int, ...]]) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert pick_attention("auto", torch.device("cuda")) is attend_flash
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    assert pick_attention("auto", torch.device("cuda")) is attend
 
 
 @pytest.mark.gpu
