@@ -61,9 +61,7 @@ SDCLIPS = (6.0, 8.0, 10.5, SDCLIP, 16.0, 20.0, 25.0)
 CODES = (7, 11, 17, 31, 50)
 BITS = (2.05, 2.35, 2.65, 3.0, 3.4, 4.0, 4.75)
 """Bits a weight that pygolf's points aim at: 7 to 16 MB of 27 M weights."""
-COMPARED = BITS[:5]
-"""The same of the calibration seeds beyond the first."""
-VARIANTS = {"pygolf": (8, False), "pygolf two-sided": (8, True), "pygolf no trellis": (1, False)}
+VARIANTS = {"pygolf": (8, True), "pygolf one-sided": (8, False), "pygolf no trellis": (1, True)}
 """Curve -> trellis states, feedback along rows."""
 DAMPING = 0.005
 
@@ -167,15 +165,13 @@ def public_point(
     return lambda: Point(curve, setting, seed, "brotli-11", fixed + sum(f.result() for f in sizes), bpb)
 
 
-def pygolf_points(
-    bench: Bench, curve: str, moments: dict[str, Moments], seed: int, aims: tuple[float, ...], threads: int
-) -> Iterator[Point]:
+def pygolf_points(bench: Bench, curve: str, moments: dict[str, Moments], seed: int, threads: int) -> Iterator[Point]:
     states, two_sided = VARIANTS[curve]
     matrices = {name: bench.weights[name] for name in moments}
     vectors = {name: w.half().cpu() for name, w in bench.weights.items() if name not in matrices}
     coder = Coder(matrices, matrix_factors(moments, two_sided=two_sided, warn=print), states=states, threads=threads)
     with TemporaryDirectory() as folder:
-        for bits in aims:
+        for bits in BITS:
             step = step_for(coder, bits / 8 * sum(w.numel() for w in matrices.values()))
             path = Path(folder) / "model.golf"
             path.write_bytes(artifact_bytes(CodedModel(coder.code(step), vectors), {}, QuantConfig(), threads))
@@ -211,7 +207,7 @@ def all_points(bench: Bench, moments: list[dict[str, Moments]], threads: int) ->
     points: list[Point] = []
     for curve in VARIANTS:
         for seed, found in enumerate(moments if curve == "pygolf" else moments[:1]):
-            points += pygolf_points(bench, curve, found, seed, BITS if seed == 0 else COMPARED, threads)
+            points += pygolf_points(bench, curve, found, seed, threads)
     return points + [shown(bench, point()) for point in waiting]
 
 
@@ -301,7 +297,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--config", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs"))
-    parser.add_argument("--calibration-windows", type=int, default=128)
+    parser.add_argument("--calibration-windows", type=int, default=256)
     parser.add_argument("--val-tokens", type=int, default=2_031_617)
     parser.add_argument("--batch-tokens", type=int, default=131_072)
     parser.add_argument("--microbatch-windows", type=int, default=16)

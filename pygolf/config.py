@@ -30,7 +30,7 @@ class DataConfig:
     """SentencePiece model; default: the only *.model in the data folder."""
     val_tokens: int = 0
     """Validation tokens to score, from the start of the split; 0 for all."""
-    holdout_windows: int = 1024
+    holdout_windows: int = 1216
     """Training windows set aside at the end of the training shards, so that adaptation and calibration read
     tokens that training never saw."""
     mixing_ranks: int = 8
@@ -206,11 +206,11 @@ class QuantConfig:
     """rd: one step for the whole model (docs/quantizer.md); record: the record's int6 GPTQ, a clip chosen per row."""
     states: Literal[1, 4, 8] = 8
     """rd: states of the trellis that codes run through; 1 for none. 8 save 0.18 bit a weight at equal loss."""
-    two_sided: bool = False
+    two_sided: bool = True
     """rd: rounding errors are made up for along the rows of a matrix too, not only along its columns."""
     calibration: Literal["train", "selfgen"] = "train"
     """Tokens behind the Hessians: held-out training windows, or text sampled from the model itself."""
-    calibration_windows: int = 64
+    calibration_windows: int = 256
     """Windows of T tokens for calibration."""
     selfgen_temperature: float = 0.8
     """Temperature of self-generated calibration text."""
@@ -294,9 +294,9 @@ class RuntimeConfig:
     live: Annotated[LiveKind, arg(name="live", prefix_name=False)] = "off"
     """Shows the metrics while they are made: TensorBoard (logs in the run folder), or Weights & Biases. Needs
     pygolf[tensorboard] or pygolf[wandb]."""
-    attention: Literal["auto", "sdpa", "cudnn", "flash"] = "sdpa"
-    """sdpa: the best that torch ships (cuDNN, flash-2). cudnn: cuDNN or an error. flash: flash-attn-4 for whole
-    windows, from Hopper on, which pygolf[flash] installs. auto: flash where it is installed and runs, else sdpa."""
+    attention: Literal["auto", "sdpa", "cudnn", "flash"] = "auto"
+    """auto: flash where it is installed and runs, else sdpa. sdpa: the best that torch ships (cuDNN, flash-2).
+    cudnn: cuDNN or an error. flash: flash-attn-4 for whole windows, from Hopper on, which pygolf[flash] installs."""
 
 
 @dataclass(frozen=True, kw_only=True)

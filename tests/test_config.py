@@ -49,7 +49,7 @@ def test_broken_or_missing_files_say_so(tmp_path: Path) -> None:
         (lambda: ModelConfig(value_embedding_layers=(11,)), "beyond layers 11"),
         (lambda: TrainConfig(max_seconds=0), "would never end"),
         (lambda: AdaptConfig(val_fraction=1.0), "val_fraction is 1.0"),
-        (lambda: RunConfig(data=DataConfig(holdout_windows=64)), "holdout_windows is 64; .* need 65 or more"),
+        (lambda: RunConfig(data=DataConfig(holdout_windows=64)), "holdout_windows is 64; .* need 257 or more"),
         (lambda: RunConfig(train=TrainConfig(batch_tokens=5000)), "not a multiple of model.sequence_length 2048"),
     ],
 )

@@ -79,7 +79,7 @@ def quantize(
     budget_bytes: int | None = None,
     step: float | None = None,
     states: int = 8,
-    two_sided: bool = False,
+    two_sided: bool = True,
     threads: int = 0,
 ) -> QuantizedModule:
     """Codes the nn.Linear and nn.Embedding weights of a module, which stays as it is.
@@ -89,7 +89,7 @@ def quantize(
     what module(batch), or module(*batch) for a tuple or list, returns.
     budget_bytes: most bytes of the artifact; step is then found. step: s, the expected rise of the mean loss is
     weights · s² / 24. Give one of the two. states: of the trellis, 1, 4 or 8. two_sided: feedback of rounding errors
-    along rows too.
+    along rows too, for which moments [R, R] of the outputs' gradients are gathered as well.
 
     Weights that took no part in the loss, and all other parameters, are kept in fp16 (fp32 if fp16 cannot hold them).
     Raises ArgumentError, BudgetError, and NumericError that names the weight. Method and sources: docs/quantizer.md.

@@ -29,7 +29,7 @@ UNIT = {1: 1.0, 4: 0.56, 8: 0.567}
 """Trellis states -> unit / s, for equal squared error."""
 TRELLIS_BITS = {1: 0.0, 4: 0.164, 8: 0.178}
 """Bits a weight that a trellis saves at equal squared error (Gaussian source)."""
-RATE_LAMBDA = {1: 0.06, 4: 0.2, 8: 0.2}
+RATE_LAMBDA = {1: 0.06, 4: 0.15, 8: 0.15}
 """What the solver pays for a bit, in squared units: codes a little nearer to zero for a little more error."""
 PLAIN_BELOW = 0.6
 """Columns of a trellis tensor whose weights are mostly within this many units of zero are better off without it."""
