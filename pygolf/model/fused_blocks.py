@@ -177,6 +177,7 @@ class Blocks(torch.autograd.Function):
         del dhidden_ND, hidden_ND
         for layer in reversed(range(len(plan.norm_scales))):
             dx_ND = walk.block(layer, dx_ND)
+        walk.add_up()
         return None, dx_ND.add_(walk.dx0_ND), *gradients.tensors()
 
 
@@ -234,6 +235,8 @@ class _Backward:
         self.plan, self.weights, self.gradients, self.saved, self.x0_ND = plan, weights, gradients, saved, x0_ND
         self.dx0_ND: Tensor | None = None
         self.dskips: dict[int, Tensor] = {}
+        self.mix_sums: list[Tensor] = []
+        self.gain_sums: list[Tensor] = []
 
     def block(self, layer: int, dx_ND: Tensor) -> Tensor:
         """Gradient of the block's input from that of its output."""
@@ -242,8 +245,7 @@ class _Backward:
         saved = self.saved.pop()
         dstream_ND = self._mlp(layer, saved, dx_ND)
         dnormed_ND = self._attention(layer, saved, dstream_ND)
-        skip_row = layer - self.plan.skips
-        dx_ND, self.dx0_ND, dskip_ND, dmix_2D, dskip_weight_D = self.plan.ops.mix_norm_backward(
+        dx_ND, self.dx0_ND, dskip_ND, sums_P3D = self.plan.ops.mix_norm_backward(
             dstream_ND,
             dnormed_ND,
             saved.rstd1_N,
@@ -252,17 +254,24 @@ class _Backward:
             self.weights.mix_L2D[layer],
             self.plan.norm_scales[layer],
             skip_ND,
-            None if skip_ND is None else self.weights.skip_SD[skip_row],
+            None if skip_ND is None else self.weights.skip_SD[layer - self.plan.skips],
             self.dx0_ND,
             self.dskips.pop(layer - 1, None),
         )
-        self.gradients.mix_L2D[layer] = dmix_2D
+        self.mix_sums.append(sums_P3D)
         if source is not None:
-            self.gradients.skip_SD[skip_row] = dskip_weight_D
             self.dskips[source] = dskip_ND
         if source == layer - 1:  # the innermost skip joins its own block's output
             dx_ND += self.dskips.pop(source)
         return dx_ND
+
+    def add_up(self) -> None:
+        """The gradients that are sums over tokens, of all blocks at once."""
+        skips = self.plan.skips
+        mix_L3D = torch.stack(self.mix_sums[::-1]).sum(1)
+        self.gradients.mix_L2D.copy_(mix_L3D[:, :2])
+        self.gradients.skip_SD.copy_(mix_L3D[skips : 2 * skips, 2])
+        self.gradients.gain_LH.copy_(torch.stack(self.gain_sums[::-1]).sum(1))
 
     def _mlp(self, layer: int, saved: _Saved, dx_ND: Tensor) -> Tensor:
         ops, weights, gradients = self.plan.ops, self.weights, self.gradients
@@ -283,7 +292,7 @@ class _Backward:
             dstream_ND @ weights.out_LDX[layer], y.detach().transpose(1, 2).flatten(0, 1), saved.qkv_NX, plan.kv_heads
         )
         dqkv = torch.autograd.grad(y, leaves, plan.by_window(dy_NHE))
-        dqkv_NX, gradients.gain_LH[layer] = ops.split_heads_backward(
+        dqkv_NX, dgain_NH = ops.split_heads_backward(
             *(d.transpose(1, 2).flatten(0, 1) for d in dqkv),
             dv_own_NKE,
             saved.qkv_NX,
@@ -291,6 +300,7 @@ class _Backward:
             plan.cos_Tn,
             plan.sin_Tn,
         )
+        self.gain_sums.append(dgain_NH)
         if layer in plan.value_layers:
             self._value_embedding(plan.value_layers.index(layer), dqkv_NX)
         ops.product(dqkv_NX, saved.normed1_ND, gradients.qkv_LXD[layer])

@@ -103,7 +103,7 @@ def split_heads_backward(
         dqkv, dgain_NH, tokens, len(cos_Tn),
         H=heads, K=kv_heads, E=e, BLOCK_E=triton.next_power_of_2(e), n=cos_Tn.size(1), EPSILON=RMS_EPSILON, ROWS=ROWS,
     )  # fmt: skip
-    return dqkv, dgain_NH.sum(0)
+    return dqkv, dgain_NH
 
 
 @triton.jit

@@ -1,6 +1,6 @@
 """Norms of the residual stream with what happens around them, a row or a few to a program.
 
-Sums over tokens for the gradients of vectors: each program adds up its own rows, and torch the programs' sums.
+Sums over tokens for the gradients of vectors: each program adds up its own rows, and the caller the programs' sums.
 Shapes as in `plain`. A tile is ROWS tokens by BLOCK_D channels, BLOCK_D the power of two that holds D.
 """
 
@@ -111,8 +111,7 @@ def _mix_norm_backward(
     inside_D = tl.arange(0, BLOCK_D) < D
     tl.store(out, tl.sum(sum_m0, axis=0), mask=inside_D)
     tl.store(out + D, tl.sum(sum_m1, axis=0), mask=inside_D)
-    if HAS_SKIP:
-        tl.store(out + 2 * D, tl.sum(sum_w, axis=0), mask=inside_D)
+    tl.store(out + 2 * D, tl.sum(sum_w, axis=0), mask=inside_D)
 
 
 def mix_norm_backward(
@@ -127,7 +126,7 @@ def mix_norm_backward(
     skip_weight_D: Tensor | None,
     dx0_ND: Tensor | None,
     extra_ND: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     n, d = x_ND.shape
     block, rows = _blocks(d)
     rows_each, programs = share_rows(n, rows, PARTIAL_SUMS)
@@ -140,10 +139,7 @@ def mix_norm_backward(
         D=d, BLOCK_D=block, ROWS=rows,
         HAS_SKIP=skip_ND is not None, HAS_DX0=dx0_ND is not None, HAS_EXTRA=extra_ND is not None, num_warps=8,
     )  # fmt: skip
-    if skip_ND is None:
-        return dmixed_ND, dx0, None, sums[:, :2].sum(0), None
-    total = sums.sum(0)
-    return dmixed_ND, dx0, dskip, total[:2], total[2]
+    return dmixed_ND, dx0, dskip, sums
 
 
 def share_rows(n: int, rows: int, programs: int) -> tuple[int, int]:

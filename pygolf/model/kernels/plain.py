@@ -49,18 +49,21 @@ def mix_norm_backward(
     skip_weight_D: Tensor | None,
     dx0_ND: Tensor | None,
     extra_ND: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None]:
-    """(dx + extra, dx0 + what is new, dskip, dmix [2, D], dskip_weight [D]); may write over dmixed and dx0."""
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """(dx + extra, dx0 + what is new, dskip, sums [*, 3, D]); may write over dmixed and dx0.
+
+    `sums` add up to the gradients of mix₀, mix₁ and w. Adding up those of all blocks at once is faster.
+    """
     source = _with_skip(x_ND, skip_ND, skip_weight_D)
     unit = (mix_2D[0] * source + mix_2D[1] * wide(x0_ND)) * rstd_N[:, None]
     d = wide(dmixed_ND) + _through_norm(scale * wide(dnormed_ND), unit, rstd_N)
     dx0 = mix_2D[1] * d if dx0_ND is None else mix_2D[1] * d + wide(dx0_ND)
-    dsource, dmix = mix_2D[0] * d, torch.stack([(d * source).sum(0), (d * wide(x0_ND)).sum(0)])
+    dsource = mix_2D[0] * d
+    dskip = None if skip_weight_D is None else (skip_weight_D * dsource).to(x_ND.dtype)
+    dweight = torch.zeros_like(d) if skip_ND is None else dsource * wide(skip_ND)
+    sums = torch.stack([(d * source).sum(0), (d * wide(x0_ND)).sum(0), dweight.sum(0)])
     dx = dsource if extra_ND is None else dsource + wide(extra_ND)
-    if skip_ND is None or skip_weight_D is None:
-        return dx.to(x_ND.dtype), dx0.to(x_ND.dtype), None, dmix, None
-    dskip_weight = (dsource * wide(skip_ND)).sum(0)
-    return dx.to(x_ND.dtype), dx0.to(x_ND.dtype), (skip_weight_D * dsource).to(x_ND.dtype), dmix, dskip_weight
+    return dx.to(x_ND.dtype), dx0.to(x_ND.dtype), dskip, sums[None]
 
 
 def _through_norm(dunit: Tensor, unit: Tensor, rstd: Tensor) -> Tensor:
@@ -116,11 +119,11 @@ def split_heads_backward(
     cos_Tn: Tensor,
     sin_Tn: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """(dqkv [N, X], whose last K heads are dv + dv_own, and dgain [H])."""
+    """(dqkv [N, X], whose last K heads are dv + dv_own, and every token's share of the gains' gradient [N, H])."""
     heads, rstd, gain = _query_key(qkv_NX, gain_H, dk_NKE.size(1))
     unit = heads * rstd[..., None]
     turned = _rotate(wide(torch.cat([dq_NHE, dk_NKE], dim=1)), cos_Tn, -sin_Tn)
-    dgain = (turned * unit).sum((0, 2))[: len(gain_H)]
+    dgain = (turned * unit).sum(2)[:, : len(gain_H)]
     dheads = _through_norm(turned * gain, unit, rstd)
     dqkv = torch.cat([dheads, wide(dv_NKE) + wide(dv_own_NKE)], dim=1)
     return dqkv.flatten(1).to(qkv_NX.dtype), dgain
